@@ -1,0 +1,264 @@
+"""Stage 2 of 7: run a model over texts and keep the residual stream where the Jacobians will be taken.
+
+A *sample* is one (prompt, position) pair. Prompts are padded on the right: under a causal mask no real position sees
+the padding, so a batch gives what each prompt gives alone. The token ids stay with the samples, because an in-context
+Jacobian needs the whole context of its position and recomputes it a layer at a time instead of storing it.
+"""
+
+from dataclasses import dataclass, replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from .errors import InputError
+from .models import decoder
+from .models.model import Model
+
+SINK_POSITIONS = 16
+"""The first positions of a prompt, where attention sinks live; samples there are flagged, not dropped."""
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Token ids of B prompts, padded on the right to T tokens.
+
+    Attributes
+    ----------
+    token_ids : int32 (B, T), zero where padded.
+    lengths : int (B,), the number of real tokens of each prompt.
+    bos : whether the tokenizer put a beginning-of-sequence token first.
+    """
+
+    token_ids: Int[np.ndarray, "B T"]
+    lengths: Int[np.ndarray, " B"]
+    bos: bool
+
+
+@dataclass(frozen=True)
+class Activations:
+    """The residual stream of S samples at every block.
+
+    Attributes
+    ----------
+    prompts : the padded token ids the samples come from.
+    prompt, position : int (S,), row of `prompts` and 0-based position of each sample.
+    rule : the token rule that chose the positions: "last", "all" or "last:N".
+    inputs : (L, S, D), the residual stream at each block's entry (before attention).
+    middle : (L, S, D), the residual stream before each block's MLP.
+    final : (S, D), the residual stream after the last block, before the final norm.
+    """
+
+    prompts: Prompts
+    prompt: Int[np.ndarray, " S"]
+    position: Int[np.ndarray, " S"]
+    rule: str
+    inputs: Float[Array, "L S D"]
+    middle: Float[Array, "L S D"]
+    final: Float[Array, "S D"]
+
+    @property
+    def token(self) -> Int[np.ndarray, " S"]:
+        """The token id at each sample's position."""
+        return self.prompts.token_ids[self.prompt, self.position]
+
+    @property
+    def sink(self) -> Bool[np.ndarray, " S"]:
+        """Whether the sample lies among the first 16 positions, where attention sinks live."""
+        return self.position < SINK_POSITIONS
+
+    def select(self, samples: Int[np.ndarray, " s"] | slice) -> "Activations":
+        """Keep some of the samples, by index; the prompts stay as they are."""
+        return replace(
+            self,
+            prompt=self.prompt[samples],
+            position=self.position[samples],
+            inputs=self.inputs[:, samples],
+            middle=self.middle[:, samples],
+            final=self.final[samples],
+        )
+
+
+def tokenise(model: Model, texts: list[str] | str, *, max_tokens: int | None = None) -> Prompts:
+    """Turn texts into padded token ids, refusing what the model cannot read.
+
+    Parameters
+    ----------
+    model : a model with a tokenizer.
+    texts : the prompts; a single string is one prompt.
+    max_tokens : keep at most this many tokens of each prompt (the first ones). Without it a text longer than the
+        model's context is an error.
+
+    Raises
+    ------
+    InputError : no texts, an empty text, or a text longer than the context.
+    """
+    texts = [texts] if isinstance(texts, str) else list(texts)
+    context = model.architecture.context
+    if not texts:
+        msg = "texts: got none; give at least one non-empty text"
+        raise InputError(msg)
+    if max_tokens is not None and not 1 <= max_tokens <= context:
+        msg = f"max_tokens: got {max_tokens}; allowed 1 to {context}, the model's context"
+        raise InputError(msg)
+    for i, text in enumerate(texts):
+        if not isinstance(text, str) or not text.strip():
+            msg = f"texts[{i}]: got {text!r}; each text must be a string with something in it; remove it or fill it"
+            raise InputError(msg)
+    rows = [np.asarray(row[:max_tokens], dtype=np.int32) for row in model.encode(texts)]
+    for i, row in enumerate(rows):
+        if len(row) > context:
+            msg = (
+                f"texts[{i}]: got {len(row)} tokens; allowed at most {context}, the model's context; shorten the text "
+                f"or pass max_tokens={context} (--max-tokens {context}) to keep its first {context} tokens"
+            )
+            raise InputError(msg)
+        if len(row) == 0:
+            msg = f"texts[{i}]: the tokenizer made no token of {texts[i]!r}; remove it"
+            raise InputError(msg)
+    return pad(rows, bos=model.adds_bos)
+
+
+def pad(rows: list[Int[np.ndarray, " t"]], *, bos: bool, length: int | None = None) -> Prompts:
+    """Pad rows of token ids on the right to one length (the longest row unless given)."""
+    lengths = np.array([len(row) for row in rows])
+    ids = np.zeros((len(rows), int(lengths.max() if length is None else length)), np.int32)
+    for i, row in enumerate(rows):
+        ids[i, : len(row)] = row
+    return Prompts(ids, lengths, bos)
+
+
+def choose_positions(lengths: Int[np.ndarray, " B"], rule: str) -> tuple[np.ndarray, np.ndarray]:
+    """Apply a token rule to prompts of these lengths.
+
+    Parameters
+    ----------
+    lengths : tokens of each prompt.
+    rule : "last" (one sample a prompt), "all", or "last:N" (the last N positions, fewer where the prompt is shorter).
+
+    Returns
+    -------
+    (prompt, position), int arrays of length S, ordered by prompt and then by position.
+    """
+    if rule == "all":
+        keep = int(lengths.max())
+    elif rule == "last":
+        keep = 1
+    elif rule.startswith("last:") and rule[5:].isdigit() and int(rule[5:]) > 0:
+        keep = int(rule[5:])
+    else:
+        msg = f"tokens: got {rule!r}; allowed 'last', 'all' or 'last:N' with a positive N"
+        raise InputError(msg)
+    pairs = [(b, t) for b, n in enumerate(lengths) for t in range(max(0, int(n) - keep), int(n))]
+    prompt, position = np.array(pairs).T
+    return prompt, position
+
+
+def capture(
+    model: Model,
+    texts: list[str] | str | Prompts,
+    *,
+    tokens: str = "last",
+    max_tokens: int | None = None,
+    batch_size: int = 8,
+    shapes_only: bool = False,
+) -> Activations:
+    r"""Run the model and return the residual stream at every block, for the chosen positions.
+
+    The residual stream is x_0 = embedding, h_l = x_l + attention_l(x_l), x_{l+1} = h_l + MLP_l(h_l). One jitted
+    program a batch, a scan over layers; no array of vocabulary size is made.
+
+    Parameters
+    ----------
+    model : the model.
+    texts : prompts as strings, or already padded token ids.
+    tokens : the token rule: "last" (default), "all" or "last:N".
+    max_tokens : keep at most this many tokens of each text.
+    batch_size : prompts run at once.
+    shapes_only : return `jax.ShapeDtypeStruct` in place of arrays and run nothing.
+
+    Returns
+    -------
+    Activations with inputs and middle of shape (L, S, D), in the compute dtype of the model.
+
+    Notes
+    -----
+    Cost: one forward pass, plus 2 L S D floats kept. Massive coordinates: see `massive_coordinates`. Source: sites of
+    methods.md 1.1 and 2.1.
+    """
+    prompts = texts if isinstance(texts, Prompts) else tokenise(model, texts, max_tokens=max_tokens)
+    prompt, position = choose_positions(prompts.lengths, tokens)
+    arch = model.architecture
+    counts = np.bincount(prompt, minlength=len(prompts.lengths))
+    slots = np.zeros((len(counts), counts.max()), np.int32)
+    for b in range(len(counts)):
+        slots[b, : counts[b]] = position[prompt == b]
+    if shapes_only:
+        dtype = decoder.compute_dtype(model.params)
+        sites = jax.ShapeDtypeStruct((arch.layers, len(prompt), arch.width), dtype)
+        return Activations(prompts, prompt, position, tokens, sites, sites, jax.ShapeDtypeStruct(sites.shape[1:], dtype))  # pyright: ignore[reportArgumentType]
+    collected: list[tuple[Array, Array, Array]] = []
+    for start in range(0, len(counts), batch_size):
+        rows = np.arange(start, min(start + batch_size, len(counts)))
+        padded = np.resize(rows, batch_size) if len(counts) > batch_size else rows
+        x, h, y = _stream(arch, model.params, jnp.asarray(prompts.token_ids[padded]), jnp.asarray(slots[padded]))
+        row, slot = np.nonzero(np.arange(slots.shape[1]) < counts[rows][:, None])
+        collected.append((x[:, row, slot], h[:, row, slot], y[row, slot]))
+    inputs, middle, final = (jnp.concatenate(parts, axis=-2) for parts in zip(*collected, strict=True))
+    return Activations(prompts, prompt, position, tokens, inputs, middle, final)
+
+
+@partial(jax.jit, static_argnums=0)
+def _stream(arch, params, ids, slots):
+    """Residual stream of a batch, gathered at `slots` (B, P) in every layer: (L,B,P,D), (L,B,P,D), (B,P,D)."""
+    take = jax.vmap(lambda x, t: x[t])
+    positions = jnp.arange(ids.shape[1])
+    x = jax.vmap(lambda row: decoder.embed(arch, params, row, positions))(ids)
+
+    def layer(x, index):
+        weights = decoder.layer_weights(params, index)
+        h = jax.vmap(lambda row: decoder.attention_sublayer(arch, weights, row, positions))(x)
+        y = jax.vmap(lambda row: decoder.mlp_sublayer(arch, weights, row))(h)
+        return y, (take(x, slots), take(h, slots))
+
+    final, (inputs, middle) = lax.scan(layer, x, jnp.arange(arch.layers))
+    return inputs, middle, take(final, slots)
+
+
+@partial(jax.jit, static_argnums=0)
+def context_at(arch, params, ids: Int[Array, "B T"], layer: int | Int[Array, ""]) -> Float[Array, "B T D"]:
+    """Recompute the residual stream of whole prompts at the entry of one block (compiled once for all layers)."""
+    positions = jnp.arange(ids.shape[1])
+    x = jax.vmap(lambda row: decoder.embed(arch, params, row, positions))(ids)
+    return lax.fori_loop(0, layer, lambda i, x: next_context(arch, decoder.layer_weights(params, i), x), x)
+
+
+def next_context(arch, weights: dict, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+    """Push whole prompts through one block."""
+    return jax.vmap(lambda row: decoder.block(arch, weights, row, jnp.arange(x.shape[1])))(x)
+
+
+def massive_coordinates(
+    residual: Float[Array, "L S D"], *, ratio: float = 1000.0, magnitude: float = 100.0
+) -> Bool[Array, "L D"]:
+    """Flag massive coordinates: abs(x_i) > magnitude and abs(x_i) > ratio * median_j abs(x_j) in some sample.
+
+    Parameters
+    ----------
+    residual : residual stream (L, S, D), in the model's own units.
+    ratio, magnitude : the two thresholds, 1000 and 100 by default.
+
+    Returns
+    -------
+    (L, D), true where the coordinate is massive in at least one sample of the layer.
+
+    Notes
+    -----
+    Source: Sun, Chen, Kolter, Liu, "Massive activations in large language models" (2024), section 2.
+    """
+    size = jnp.abs(residual)
+    median = jnp.median(size, axis=-1, keepdims=True)
+    return jnp.any((size > magnitude) & (size > ratio * median), axis=1)

@@ -1,0 +1,177 @@
+"""Stage 3 of 7: activations to Jacobians. The public functions; the two routes are in the neighbouring files."""
+
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from ..activations import Activations, context_at
+from ..errors import InputError
+from ..models import decoder
+from ..models.architecture import Architecture
+from ..models.model import Model
+from . import autodiff, closed_form
+from .request import METHODS, Derivative, Method, Operator, Part, Request, check, check_part
+
+
+def jacobian(
+    model: Model,
+    activations: Activations | Float[Array, "S D"] | np.ndarray,
+    *,
+    layer: int,
+    operator: Operator = "in-context",
+    part: Part = "block",
+    derivative: Derivative = "exact",
+    source: int | Int[np.ndarray, " S"] | None = None,
+    method: Method = "closed-form",
+    chunk: int = 64,
+) -> Float[Array, "S D D"]:
+    r"""Jacobians of one block at the samples' own activations.
+
+    J[i, a, b] = d y_a / d x_b, where x is the residual stream at the block's entry and y after the part; "update" is
+    J - I. Both in the residual stream's own units.
+
+    Parameters
+    ----------
+    model : the model.
+    activations : from `capture`; the isolated operator also takes a plain array (S, D) of block inputs.
+    layer : the block l, 0-based.
+    operator : "in-context" (default), "isolated", "ov" or "cross"; see `Request`.
+    part : "block", "attention" or "mlp" (sublayers with their skip), "update" (the block less the identity),
+        "attention-update", "mlp-update". For "cross" the skip does not reach, so a part and its update are the same.
+    derivative : "exact", or "frozen" (norm scale, attention pattern and gate held).
+    source : for "cross", the source position s of every sample, or one for all; 0 <= s < t.
+    method : "closed-form" (default), a few matrix products; "autodiff", D forward-mode columns, the reference.
+    chunk : columns at once, for "autodiff".
+
+    Returns
+    -------
+    (S, D, D) in the model's compute dtype (float32, or float64 where the weights are float64). A sample whose
+    activations are not finite has NaN.
+
+    Raises
+    ------
+    InputError : an unknown layer or name, a source that is not before its target, or an array of another width.
+
+    Notes
+    -----
+    Cost a sample: 2 D^2 F + 2 D^3 flops (isolated), 2 D^3 + 2 D^2 K more in context, plus one forward pass of the
+    prompts up to the layer. Temporaries: at most D F + 4 D^2 floats a sample, beside one layer's weights.
+    Source: methods.md 1.2 and 1.8.
+    """
+    request = Request(operator, derivative)
+    check_part(part, operator)
+    check("method", method, METHODS)
+    arch = model.architecture
+    layer = check_layer(layer, arch)
+    weights = decoder.layer_weights(model.params, layer)
+    if isinstance(activations, Activations):
+        if operator == "isolated":
+            contexts, prompt, position = _lone(activations.inputs[layer])
+        else:
+            contexts = context_at(arch, model.params, jnp.asarray(activations.prompts.token_ids), layer)
+            prompt, position = jnp.asarray(activations.prompt), jnp.asarray(activations.position)
+    else:
+        contexts, prompt, position = _lone(_plain(activations, arch, operator, decoder.compute_dtype(model.params)))
+    sources = _sources(source, operator, np.asarray(position))
+    return _parts(arch, request, part, method, chunk, weights, contexts, prompt, position, sources)
+
+
+def check_layer(layer: int, arch: Architecture) -> int:
+    """Refuse a layer the model does not have."""
+    if not 0 <= int(layer) < arch.layers:
+        msg = f"layer: got {layer}; allowed 0 to {arch.layers - 1}: the model has {arch.layers} blocks, counted from 0"
+        raise InputError(msg)
+    return int(layer)
+
+
+def sample_jacobians(
+    arch: Architecture,
+    request: Request,
+    weights: dict,
+    contexts: Float[Array, "B T D"],
+    prompt: Int[Array, " S"],
+    position: Int[Array, " S"],
+    *,
+    source: Int[Array, " S"] | None = None,
+    keep: tuple[str, ...] = ("attention", "mlp", "block"),
+    method: Method = "closed-form",
+    chunk: int = 64,
+    batch_size: int | None = None,
+) -> closed_form.BlockJacobian:
+    """Jacobians of many samples, to be traced inside a jitted program.
+
+    Parameters
+    ----------
+    arch, request : static descriptions.
+    weights : one layer's weights in the compute dtype.
+    contexts : block inputs of whole prompts; the isolated operator reads the samples' own positions only.
+    prompt, position, source : row of `contexts`, target and (for "cross") source position of each sample.
+    keep : the matrices to return; the others come back as None and take no memory.
+    method, chunk : as in `jacobian`.
+    batch_size : samples assembled at once; None is one at a time, which is fastest on a CPU.
+    """
+    prepared = jax.vmap(lambda x: closed_form.make_context(arch, weights, x))(contexts)
+    ov = closed_form.value_output(arch, weights) if request.operator == "isolated" else None
+
+    def one(sample: tuple[Array, Array, Array]) -> closed_form.BlockJacobian:
+        b, t, s = sample
+        context = jax.tree.map(lambda leaf: leaf[b], prepared)
+        s = None if source is None else s
+        if method == "autodiff":
+            out = autodiff.block_jacobian(arch, weights, context, t, request, source=s, chunk=chunk)
+        else:
+            out = closed_form.block_jacobian(arch, weights, context, t, request, source=s, ov=ov)
+        dropped = {name: None for name in ("attention", "mlp", "block") if name not in keep}
+        return replace(out, **dropped)
+
+    return lax.map(one, (prompt, position, position if source is None else source), batch_size=batch_size)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+def _parts(arch, request, part, method, chunk, weights, contexts, prompt, position, source):
+    """One part of every sample, (S, D, D)."""
+    kind = "block" if part == "update" else part.removesuffix("-update")
+    matrices = getattr(
+        sample_jacobians(
+            arch, request, weights, contexts, prompt, position, source=source, keep=(kind,), method=method, chunk=chunk
+        ),
+        kind,
+    )
+    if part.endswith("update") and request.operator != "cross":
+        matrices = matrices - jnp.eye(arch.width, dtype=matrices.dtype)
+    return matrices
+
+
+def _lone(x: Float[Array, "S D"]) -> tuple[Array, Array, Array]:
+    """Every sample as a prompt of one token."""
+    return x[:, None], jnp.arange(x.shape[0]), jnp.zeros(x.shape[0], int)
+
+
+def _plain(array, arch, operator, dtype):
+    if operator != "isolated":
+        msg = f"activations: got a plain array with operator {operator!r}; only 'isolated' needs no context; pass what capture(model, texts) returns"
+        raise InputError(msg)
+    array = jnp.asarray(array)
+    if array.ndim != 2 or array.shape[1] != arch.width:
+        msg = f"activations: got an array of shape {array.shape}; allowed (samples, {arch.width}), the model's width"
+        raise InputError(msg)
+    return array.astype(dtype)
+
+
+def _sources(source, operator, position):
+    if (source is None) != (operator != "cross"):
+        msg = f"source: got {source!r} with operator {operator!r}; 'cross' needs a source position for each sample, the other operators take none"
+        raise InputError(msg)
+    if source is None:
+        return None
+    sources = np.broadcast_to(np.asarray(source), position.shape)
+    if np.any((sources < 0) | (sources >= position)):
+        bad = int(np.argmax((sources < 0) | (sources >= position)))
+        msg = f"source: got {sources[bad]} for sample {bad}, whose position is {position[bad]}; allowed 0 to {position[bad] - 1}, a position before it"
+        raise InputError(msg)
+    return jnp.asarray(sources)

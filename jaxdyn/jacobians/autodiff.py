@@ -1,0 +1,83 @@
+"""The reference route: forward-mode differentiation of the decoder itself, a chunk of columns at a time.
+
+It differentiates the functions the model runs (`models.layers`), so a new architecture has a correct Jacobian before
+it has a closed form, and the closed form has something to be measured against.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from ..models import decoder, layers
+from ..models.architecture import Architecture
+from .closed_form import BlockJacobian, Context
+from .request import Request
+
+
+def block_jacobian(
+    arch: Architecture,
+    weights: dict,
+    context: Context,
+    position: Int[Array, ""],
+    request: Request,
+    *,
+    source: Int[Array, ""] | None = None,
+    chunk: int = 64,
+) -> BlockJacobian:
+    """Differentiate one block at one position, as `closed_form.block_jacobian` and with the same result.
+
+    Parameters
+    ----------
+    chunk : columns pushed forward at once: more is faster and takes chunk x (T K + F) floats more memory.
+
+    Notes
+    -----
+    Cost: D forward passes of the block for one token, each for the attention, the MLP and the block.
+    """
+    x = context.x[position]
+    attention = _attention_map(arch, weights, context, position, request, source)
+    at = x if source is None else context.x[source]
+
+    def mlp(h: Array) -> Array:
+        return decoder.mlp_sublayer(arch, weights, h, derivative=request.derivative)
+
+    h = attention(at)
+    jacobian_attention = columns(attention, at, chunk)
+    jacobian_block = columns(lambda z: mlp(attention(z)), at, chunk)
+    jacobian_mlp = None if request.operator == "cross" else columns(mlp, h, chunk)
+    return BlockJacobian(jacobian_attention, jacobian_mlp, jacobian_block, x, h, mlp(h))
+
+
+def columns(f: Callable[[Array], Array], x: Float[Array, " D"], chunk: int) -> Float[Array, "m D"]:
+    """Jacobian of f at x by forward mode, `chunk` columns at once."""
+    basis = jnp.eye(x.size, dtype=x.dtype)
+    return lax.map(lambda e: jax.jvp(f, (x,), (e,))[1], basis, batch_size=min(chunk, x.size)).T
+
+
+def _attention_map(arch, weights, context, position, request, source):
+    """The attention sublayer at `position` as a function of one block input, the others held."""
+    x, w = context.x[position], weights["attention"]
+    if request.operator == "isolated":
+        alone = jnp.zeros(1, int)
+        return lambda z: decoder.attention_sublayer(arch, weights, z[None], alone, derivative=request.derivative)[0]
+
+    at = position if source is None else source
+    key_positions = jnp.arange(context.x.shape[0])
+    hold_pattern = request.operator == "ov" or request.derivative == "frozen"
+
+    def attention(z: Array) -> Array:
+        target = z if source is None else x
+        n_source = layers.norm(arch, weights["attention_norm"], z, derivative=request.derivative)
+        n_target = layers.norm(arch, weights["attention_norm"], target, derivative=request.derivative)
+        key, value = layers.keys_values(arch, w, n_source[None], at[None])
+        keys, values = context.keys.at[at].set(key[0]), context.values.at[at].set(value[0])
+        q = layers.queries(arch, w, n_target[None], position[None])
+        pattern = layers.attention_pattern(arch, q, keys, position[None], key_positions)
+        if hold_pattern:
+            pattern = lax.stop_gradient(pattern)
+        return target + layers.attention_output(arch, w, pattern, values)[0]
+
+    return attention
