@@ -7,6 +7,7 @@ Jacobian needs the whole context of its position and recomputes it a layer at a 
 
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +15,10 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from .errors import InputError
-from .models import decoder
-from .models.model import Model
+from jaxdyn.errors import InputError
+from jaxdyn.models import decoder
+from jaxdyn.models.architecture import Architecture
+from jaxdyn.models.model import Model
 
 SINK_POSITIONS = 16
 """The first positions of a prompt, where attention sinks live; samples there are flagged, not dropped."""
@@ -147,7 +149,7 @@ def choose_positions(lengths: Int[np.ndarray, " B"], rule: str) -> tuple[np.ndar
         keep = int(lengths.max())
     elif rule == "last":
         keep = 1
-    elif rule.startswith("last:") and rule[5:].isdigit() and int(rule[5:]) > 0:
+    elif rule.startswith("last:") and rule[5:].isdecimal() and int(rule[5:]) > 0:
         keep = int(rule[5:])
     else:
         msg = f"tokens: got {rule!r}; allowed 'last', 'all' or 'last:N' with a positive N"
@@ -174,9 +176,9 @@ def capture(
     Parameters
     ----------
     model : the model.
-    texts : prompts as strings, or already padded token ids.
+    texts : prompts as strings, or already padded token ids (`pad`).
     tokens : the token rule: "last" (default), "all" or "last:N".
-    max_tokens : keep at most this many tokens of each text.
+    max_tokens : keep at most this many tokens of each text; token ids are taken as they are, so it is refused there.
     batch_size : prompts run at once.
     shapes_only : return `jax.ShapeDtypeStruct` in place of arrays and run nothing.
 
@@ -184,12 +186,24 @@ def capture(
     -------
     Activations with inputs and middle of shape (L, S, D), in the compute dtype of the model.
 
+    Raises
+    ------
+    InputError : texts as in `tokenise`; token ids outside the vocabulary, or more of them than the context holds;
+        an unknown token rule; a batch size below 1.
+
     Notes
     -----
     Cost: one forward pass, plus 2 L S D floats kept. Massive coordinates: see `massive_coordinates`. Source: sites of
     methods.md 1.1 and 2.1.
     """
+    if batch_size < 1:
+        msg = f"batch_size: got {batch_size}; allowed 1 or more"
+        raise InputError(msg)
+    if isinstance(texts, Prompts) and max_tokens is not None:
+        msg = f"max_tokens: got {max_tokens} with token ids; it shortens texts only; shorten the rows before `pad`"
+        raise InputError(msg)
     prompts = texts if isinstance(texts, Prompts) else tokenise(model, texts, max_tokens=max_tokens)
+    _check_prompts(model, prompts)
     prompt, position = choose_positions(prompts.lengths, tokens)
     arch = model.architecture
     counts = np.bincount(prompt, minlength=len(prompts.lengths))
@@ -198,47 +212,53 @@ def capture(
         slots[b, : counts[b]] = position[prompt == b]
     if shapes_only:
         dtype = decoder.compute_dtype(model.params)
-        sites = jax.ShapeDtypeStruct((arch.layers, len(prompt), arch.width), dtype)
-        return Activations(prompts, prompt, position, tokens, sites, sites, jax.ShapeDtypeStruct(sites.shape[1:], dtype))  # pyright: ignore[reportArgumentType]
+        sites: Any = jax.ShapeDtypeStruct((arch.layers, len(prompt), arch.width), dtype)
+        last: Any = jax.ShapeDtypeStruct((len(prompt), arch.width), dtype)
+        return Activations(prompts, prompt, position, tokens, sites, sites, last)
     collected: list[tuple[Array, Array, Array]] = []
     for start in range(0, len(counts), batch_size):
         rows = np.arange(start, min(start + batch_size, len(counts)))
         padded = np.resize(rows, batch_size) if len(counts) > batch_size else rows
-        x, h, y = _stream(arch, model.params, jnp.asarray(prompts.token_ids[padded]), jnp.asarray(slots[padded]))
+        ids, lengths = prompts.token_ids[padded], prompts.lengths[padded]
+        x, h, y = _stream(arch, model.params, jnp.asarray(ids), jnp.asarray(lengths), jnp.asarray(slots[padded]))
         row, slot = np.nonzero(np.arange(slots.shape[1]) < counts[rows][:, None])
         collected.append((x[:, row, slot], h[:, row, slot], y[row, slot]))
     inputs, middle, final = (jnp.concatenate(parts, axis=-2) for parts in zip(*collected, strict=True))
     return Activations(prompts, prompt, position, tokens, inputs, middle, final)
 
 
+def _check_prompts(model: Model, prompts: Prompts) -> None:
+    """Refuse token ids the model does not have (indexing would clamp them in silence) and rows without a token."""
+    model.check_ids(prompts.token_ids, ndim=2)
+    lengths, (rows, longest) = prompts.lengths, prompts.token_ids.shape
+    if lengths.shape != (rows,) or lengths.min() < 1 or lengths.max() > longest:
+        msg = f"lengths: got {lengths.tolist()}; allowed one number a prompt ({rows}), each 1 to {longest}"
+        raise InputError(msg)
+
+
 @partial(jax.jit, static_argnums=0)
-def _stream(arch, params, ids, slots):
+def _stream(arch, params, ids, lengths, slots):
     """Residual stream of a batch, gathered at `slots` (B, P) in every layer: (L,B,P,D), (L,B,P,D), (B,P,D)."""
     take = jax.vmap(lambda x, t: x[t])
-    positions = jnp.arange(ids.shape[1])
-    x = jax.vmap(lambda row: decoder.embed(arch, params, row, positions))(ids)
 
     def layer(x, index):
-        weights = decoder.layer_weights(params, index)
-        h = jax.vmap(lambda row: decoder.attention_sublayer(arch, weights, row, positions))(x)
-        y = jax.vmap(lambda row: decoder.mlp_sublayer(arch, weights, row))(h)
+        h, y = decoder.advance(arch, decoder.layer_weights(params, index), x, lengths)
         return y, (take(x, slots), take(h, slots))
 
+    x = decoder.embed_prompts(arch, params, ids)
     final, (inputs, middle) = lax.scan(layer, x, jnp.arange(arch.layers))
     return inputs, middle, take(final, slots)
 
 
 @partial(jax.jit, static_argnums=0)
-def context_at(arch, params, ids: Int[Array, "B T"], layer: int | Int[Array, ""]) -> Float[Array, "B T D"]:
-    """Recompute the residual stream of whole prompts at the entry of one block (compiled once for all layers)."""
-    positions = jnp.arange(ids.shape[1])
-    x = jax.vmap(lambda row: decoder.embed(arch, params, row, positions))(ids)
-    return lax.fori_loop(0, layer, lambda i, x: next_context(arch, decoder.layer_weights(params, i), x), x)
-
-
-def next_context(arch, weights: dict, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-    """Push whole prompts through one block."""
-    return jax.vmap(lambda row: decoder.block(arch, weights, row, jnp.arange(x.shape[1])))(x)
+def context_at(
+    arch: Architecture, params: dict, ids: Int[Array, "B T"], lengths: Int[Array, " B"], layer: int | Int[Array, ""]
+) -> Float[Array, "B T D"]:
+    """Recompute the residual stream of whole prompts at the entry of one block; compiled once for all layers."""
+    x = decoder.embed_prompts(arch, params, ids)
+    return lax.fori_loop(
+        0, layer, lambda i, x: decoder.advance(arch, decoder.layer_weights(params, i), x, lengths)[1], x
+    )
 
 
 def massive_coordinates(

@@ -4,6 +4,7 @@
 `provenance` adds what only informs: date, machine, cores, commit.
 """
 
+import importlib
 import os
 import platform
 import subprocess
@@ -12,20 +13,24 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import jax
+from threadpoolctl import threadpool_info
 
 PACKAGES = ("jaxdyn", "jax", "jaxlib", "numpy", "scipy", "xarray", "zarr")
+_BLAS_KEYS = ("internal_api", "version", "architecture")
 NUMERICAL = ("jaxdyn", "jax", "jaxlib", "numpy", "scipy")
+CHECKOUT = Path(__file__).resolve().parents[1]
 
 
 def bits() -> dict[str, object]:
-    """Versions, device kind and precision flags: two runs that differ here may differ in the last bits."""
+    """Versions, device kind, BLAS and precision flags: two runs that differ here may differ in the last bits."""
     return {
         **{f"version_{name}": _version(name) for name in NUMERICAL},
         "platform": jax.default_backend(),
         "device_kind": jax.devices()[0].device_kind,
         "machine": platform.machine(),
-        "x64": bool(jax.config.jax_enable_x64),
-        "matmul_precision": str(jax.config.jax_default_matmul_precision or "default"),
+        "blas": _blas(),
+        "x64": bool(jax.config.jax_enable_x64),  # pyright: ignore[reportAttributeAccessIssue]
+        "matmul_precision": str(jax.config.jax_default_matmul_precision or "default"),  # pyright: ignore[reportAttributeAccessIssue]
     }
 
 
@@ -53,8 +58,8 @@ def provenance(**extra) -> dict[str, object]:
     }
 
 
-def commit(root: Path = Path(__file__).resolve().parents[1]) -> str | None:
-    """The commit of the checkout this code runs from, or None for an installed package or without git."""
+def commit(root: Path = CHECKOUT) -> str | None:
+    """Return the commit of the checkout this code runs from, or None for an installed package or without git."""
     if not (root / ".git").exists():
         return None
     try:
@@ -62,6 +67,16 @@ def commit(root: Path = Path(__file__).resolve().parents[1]) -> str | None:
         return head + ("+changes" if _git(root, "status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def _blas():
+    """Name, version and processor family of scipy's BLAS, which LAPACK on the CPU uses: last bits follow the family."""
+    importlib.import_module("scipy.linalg")  # loads it
+    libraries = [info for info in threadpool_info() if info["user_api"] == "blas"]
+    scipys = [
+        info for info in libraries if any(part.startswith("scipy") for part in Path(info["filepath"]).parts)
+    ] or libraries
+    return sorted({" ".join(str(info.get(key)) for key in _BLAS_KEYS) for info in scipys})
 
 
 def _git(root, *arguments):

@@ -1,12 +1,14 @@
-"""Fixtures shared by all tests: float64 on, strict promotion off the library's back, real data where it is at hand."""
+"""Fixtures shared by all tests: float64 on, seeded randomness, real data where it is at hand."""
 
+import os
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-jax.config.update("jax_enable_x64", True)
+# float64 is on for the oracles; test_float32.py is also run without it, as the library runs on a TPU.
+jax.config.update("jax_enable_x64", os.environ.get("JAXDYN_TEST_X64", "1") == "1")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

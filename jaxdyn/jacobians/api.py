@@ -9,11 +9,12 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from ..activations import Activations, context_at
-from ..errors import InputError
-from ..models import decoder
-from ..models.architecture import Architecture
-from ..models.model import Model
+from jaxdyn.activations import Activations, context_at
+from jaxdyn.errors import InputError
+from jaxdyn.models import decoder
+from jaxdyn.models.architecture import Architecture
+from jaxdyn.models.model import Model
+
 from . import autodiff, closed_form
 from .request import METHODS, Derivative, Method, Operator, Part, Request, check, check_part
 
@@ -51,11 +52,12 @@ def jacobian(
     Returns
     -------
     (S, D, D) in the model's compute dtype (float32, or float64 where the weights are float64). A sample whose
-    activations are not finite has NaN.
+    activations are not finite, or so large that their squared length overflows, has NaN.
 
     Raises
     ------
-    InputError : an unknown layer or name, a source that is not before its target, or an array of another width.
+    InputError : an unknown layer or name, a source that is not before its target, an array of another width, or a
+        chunk below 1.
 
     Notes
     -----
@@ -66,15 +68,22 @@ def jacobian(
     request = Request(operator, derivative)
     check_part(part, operator)
     check("method", method, METHODS)
+    if chunk < 1:
+        msg = f"chunk: got {chunk}; allowed 1 or more columns at once"
+        raise InputError(msg)
     arch = model.architecture
     layer = check_layer(layer, arch)
     weights = decoder.layer_weights(model.params, layer)
     if isinstance(activations, Activations):
+        _check_width(activations, arch)
         if operator == "isolated":
             contexts, prompt, position = _lone(activations.inputs[layer])
         else:
-            contexts = context_at(arch, model.params, jnp.asarray(activations.prompts.token_ids), layer)
-            prompt, position = jnp.asarray(activations.prompt), jnp.asarray(activations.position)
+            rows, prompt = np.unique(activations.prompt, return_inverse=True)
+            prompts = activations.prompts
+            ids, lengths = jnp.asarray(prompts.token_ids[rows]), jnp.asarray(prompts.lengths[rows])
+            contexts = context_at(arch, model.params, ids, lengths, layer)
+            prompt, position = jnp.asarray(prompt), jnp.asarray(activations.position)
     else:
         contexts, prompt, position = _lone(_plain(activations, arch, operator, decoder.compute_dtype(model.params)))
     sources = _sources(source, operator, np.asarray(position))
@@ -83,8 +92,10 @@ def jacobian(
 
 def check_layer(layer: int, arch: Architecture) -> int:
     """Refuse a layer the model does not have."""
-    if not 0 <= int(layer) < arch.layers:
-        msg = f"layer: got {layer}; allowed 0 to {arch.layers - 1}: the model has {arch.layers} blocks, counted from 0"
+    if not isinstance(layer, int | np.integer) or not 0 <= layer < arch.layers:
+        msg = (
+            f"layer: got {layer!r}; allowed 0 to {arch.layers - 1}: the model has {arch.layers} blocks, counted from 0"
+        )
         raise InputError(msg)
     return int(layer)
 
@@ -127,9 +138,19 @@ def sample_jacobians(
         else:
             out = closed_form.block_jacobian(arch, weights, context, t, request, source=s, ov=ov)
         dropped = {name: None for name in ("attention", "mlp", "block") if name not in keep}
-        return replace(out, **dropped)
+        return _nan_unless_finite(replace(out, **dropped), context.x[t if s is None else s])
 
     return lax.map(one, (prompt, position, position if source is None else source), batch_size=batch_size)
+
+
+def _nan_unless_finite(out, source_x):
+    """Turn a sample to NaN where the squared length of a state it was taken at overflows or is not finite.
+
+    A norm's scale is 0 there, so the assembled matrix would be the identity: a number that looks right.
+    """
+    size = sum(jnp.sum(jnp.square(state)) for state in (out.x, out.h, source_x))
+    hole = jnp.where(jnp.isfinite(size), 0.0, jnp.nan).astype(out.x.dtype)
+    return jax.tree.map(lambda leaf: leaf + hole, out)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
@@ -148,13 +169,16 @@ def _parts(arch, request, part, method, chunk, weights, contexts, prompt, positi
 
 
 def _lone(x: Float[Array, "S D"]) -> tuple[Array, Array, Array]:
-    """Every sample as a prompt of one token."""
+    """Make every sample a prompt of one token."""
     return x[:, None], jnp.arange(x.shape[0]), jnp.zeros(x.shape[0], int)
 
 
 def _plain(array, arch, operator, dtype):
     if operator != "isolated":
-        msg = f"activations: got a plain array with operator {operator!r}; only 'isolated' needs no context; pass what capture(model, texts) returns"
+        msg = (
+            f"activations: got a plain array with operator {operator!r}; only 'isolated' needs no context; "
+            "pass what capture(model, texts) returns"
+        )
         raise InputError(msg)
     array = jnp.asarray(array)
     if array.ndim != 2 or array.shape[1] != arch.width:
@@ -163,15 +187,37 @@ def _plain(array, arch, operator, dtype):
     return array.astype(dtype)
 
 
+def _check_width(activations, arch):
+    sizes = (activations.inputs.shape[0], activations.inputs.shape[-1])
+    if sizes != (arch.layers, arch.width):
+        msg = (
+            f"activations: got {sizes[0]} blocks of width {sizes[1]}; allowed {arch.layers} of width {arch.width}, "
+            "as the model has; capture them with this model"
+        )
+        raise InputError(msg)
+
+
 def _sources(source, operator, position):
     if (source is None) != (operator != "cross"):
-        msg = f"source: got {source!r} with operator {operator!r}; 'cross' needs a source position for each sample, the other operators take none"
+        msg = (
+            f"source: got {source!r} with operator {operator!r}; 'cross' needs a source position for each sample, "
+            "the other operators take none"
+        )
         raise InputError(msg)
     if source is None:
         return None
-    sources = np.broadcast_to(np.asarray(source), position.shape)
-    if np.any((sources < 0) | (sources >= position)):
-        bad = int(np.argmax((sources < 0) | (sources >= position)))
-        msg = f"source: got {sources[bad]} for sample {bad}, whose position is {position[bad]}; allowed 0 to {position[bad] - 1}, a position before it"
+    sources = np.asarray(source)
+    if not np.issubdtype(sources.dtype, np.integer) or sources.shape not in ((), position.shape):
+        msg = (
+            f"source: got {sources.dtype} of shape {sources.shape}; allowed one integer, or one for each of the "
+            f"{len(position)} samples"
+        )
+        raise InputError(msg)
+    sources = np.broadcast_to(sources, position.shape)
+    wrong = (sources < 0) | (sources >= position)
+    if np.any(wrong):
+        bad = int(np.argmax(wrong))
+        allowed = f"allowed 0 to {position[bad] - 1}" if position[bad] else "the first position has none before it"
+        msg = f"source: got {sources[bad]} for sample {bad}, whose position is {position[bad]}; {allowed}"
         raise InputError(msg)
     return jnp.asarray(sources)

@@ -11,8 +11,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from ..models import decoder, layers
-from ..models.architecture import Architecture
+from jaxdyn.models import decoder, layers
+from jaxdyn.models.architecture import Architecture
+
 from .closed_form import BlockJacobian, Context
 from .request import Request
 
@@ -58,7 +59,7 @@ def columns(f: Callable[[Array], Array], x: Float[Array, " D"], chunk: int) -> F
 
 
 def _attention_map(arch, weights, context, position, request, source):
-    """The attention sublayer at `position` as a function of one block input, the others held."""
+    """Return the attention sublayer at `position` as a function of one block input, the others held."""
     x, w = context.x[position], weights["attention"]
     if request.operator == "isolated":
         alone = jnp.zeros(1, int)

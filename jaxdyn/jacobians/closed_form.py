@@ -2,12 +2,13 @@
 
 With n the normalised input, p the attention pattern of the position, and Dn, Dm the derivatives of the two norms,
 
-    J_attention = I + W_O [ sum over heads: p_t W_V  +  C_h R_t W_Q / sqrt(K)  +  p_t (v_t - o_h) (R_t^T q_h)^T W_K / sqrt(K) ] Dn
+    J_attention = I + sum_h W_O,h [ p_t W_V + C_h R_t W_Q / sqrt(K) + p_t (v_t - o_h) (R_t^T q_h)^T W_K / sqrt(K) ] Dn
     J_mlp       = I + W_down [ diag(act'(g) u) W_gate + diag(act(g)) W_up ] Dm
     J           = J_mlp J_attention
 
 with o_h = sum_s p_s v_s and C_h = sum_s p_s (v_s - o_h) k_s^T, the softmax's covariance. The first term in the bracket
-is the value path (OV), the other two the routing path. The gate and up branches merge before the down projection, so
+is the value path (OV), the other two the routing path. With a source s < t only s moves: the skip and the second term
+go, and p, v, R in the others are those of s. The gate and up branches merge before the down projection, so
 that the MLP costs one D x F x D product; a norm's derivative is a diagonal and a rank-one matrix and costs none.
 Source: methods.md 1.2 and 1.8.
 """
@@ -19,8 +20,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from ..models import layers
-from ..models.architecture import Architecture
+from jaxdyn.models import layers
+from jaxdyn.models.architecture import Architecture
+
 from .request import Request
 
 HIGHEST = lax.Precision.HIGHEST
@@ -116,7 +118,7 @@ def _product(a: Array, b: Array) -> Array:
 
 
 def _isolated_attention(arch, weights, x, ov, request):
-    """A lone token: its own weight is one, queries and keys drop out exactly."""
+    """Return W_O W_V Dn and h of a lone token: its own weight is one, queries and keys drop out exactly."""
     n = layers.norm(arch, weights["attention_norm"], x)
     _, v = layers.keys_values(arch, weights["attention"], n[None], jnp.zeros(1, int))
     alone = jnp.ones((arch.heads, 1, 1), x.dtype)
@@ -125,7 +127,7 @@ def _isolated_attention(arch, weights, x, ov, request):
 
 
 def _attention(arch, weights, context, position, request, source):
-    """W_O times the per-head derivative (H, K, D) with respect to the source's block input; and h at the target."""
+    """Return W_O times the per-head derivative (H, K, D) by the source's block input, and h at the target."""
     w = weights["attention"]
     group = arch.heads // arch.kv_heads
     at = position if source is None else source
@@ -170,7 +172,7 @@ def _unrotate(arch, x, positions):
 
 
 def _mlp(arch, weights, h, request):
-    """The MLP's update Jacobian, both branches merged before the one product; and the block's output."""
+    """Return the MLP's update Jacobian, its branches merged before the one product, and the block's output."""
     w = weights["mlp"]
     n = layers.norm(arch, weights["mlp_norm"], h)
     up = layers.linear(w, "up", n)
@@ -189,7 +191,9 @@ def _mlp(arch, weights, h, request):
     return through_norm(arch, weights["mlp_norm"], h, update, request), h + layers.linear(w, "down", hidden)
 
 
-def through_norm(arch: Architecture, weights: dict, x: Float[Array, " D"], matrix: Float[Array, "m D"], request: Request) -> Float[Array, "m D"]:
+def through_norm(
+    arch: Architecture, weights: dict, x: Float[Array, " D"], matrix: Float[Array, "m D"], request: Request
+) -> Float[Array, "m D"]:
     """Multiply a matrix from the right with the derivative of a norm at x, without forming that derivative.
 
     RMSNorm: Dn = diag(gamma)/rho (I - x x^T/(D rho^2)); LayerNorm: Dn = diag(gamma)/sigma (I - 1 1^T/D - c c^T/(D

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from ..errors import InputError
+from jaxdyn.errors import InputError
 
 Operator = Literal["in-context", "isolated", "ov", "cross"]
 Part = Literal["block", "update", "attention", "attention-update", "mlp", "mlp-update"]
@@ -49,5 +49,8 @@ def check_part(part: str, operator: str) -> None:
     """Refuse unknown parts, and parts that the operator does not have."""
     check("part", part, PARTS)
     if operator == "cross" and part.startswith("mlp"):
-        msg = "part: got 'mlp' with operator 'cross'; the MLP acts within a position, its cross Jacobian is zero; take 'block' or 'attention'"
+        msg = (
+            f"part: got {part!r} with operator 'cross'; allowed 'block', 'update', 'attention', 'attention-update': "
+            "the MLP acts within a position, its cross Jacobian is zero"
+        )
         raise InputError(msg)

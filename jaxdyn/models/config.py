@@ -30,7 +30,10 @@ def read_json(path: Path, *, what: str) -> dict[str, Any]:
     except FileNotFoundError:
         msg = f"{what}: no {path.name} in {path.parent}; give a Hugging Face model folder, which has one"
         raise InputError(msg) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        msg = f"{what}: cannot read {path} ({error.strerror}); check the file and its permissions"
+        raise InputError(msg) from None
+    except ValueError as error:  # of the JSON or of its encoding
         msg = f"{what}: {path} is not valid JSON ({error}); download or write it again"
         raise InputError(msg) from None
     if not isinstance(value, dict):

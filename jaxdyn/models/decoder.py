@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from jaxdyn.models import layers
 from jaxdyn.models.architecture import Architecture
+from jaxdyn.models.attention import causal_attention
 from jaxdyn.models.layers import HIGHEST, Derivative
 
 Params = Mapping[str, Any]
@@ -112,6 +113,43 @@ def block(
     """Apply one block, ``mlp_sublayer(attention_sublayer(x))``."""
     h = attention_sublayer(arch, layer, x, positions, derivative=derivative)
     return mlp_sublayer(arch, layer, h, derivative=derivative)
+
+
+def embed_prompts(arch: Architecture, params: Params, ids: Int[Array, "B T"]) -> Float[Array, "B T D"]:
+    """Embed whole prompts, positions 0 .. T-1."""
+    positions = jnp.arange(ids.shape[1])
+    return jax.vmap(lambda row: embed(arch, params, row, positions))(ids)
+
+
+def advance(
+    arch: Architecture, layer: Params, x: Float[Array, "B T D"], lengths: Int[Array, " B"]
+) -> tuple[Float[Array, "B T D"], Float[Array, "B T D"]]:
+    """Carry whole prompts through one block without forming the attention pattern.
+
+    Parameters
+    ----------
+    arch
+        The description of the decoder.
+    layer
+        One layer's weights, from ``layer_weights``.
+    x
+        (B, T, D) residual stream at the block's entry, prompts padded on the right.
+    lengths
+        (B,) real tokens of each prompt; what lies beyond is undefined in the result.
+
+    Returns
+    -------
+    tuple
+        h (B, T, D), the stream before the MLP, and y (B, T, D), after the block: equal to ``attention_sublayer`` and
+        ``block`` of each prompt up to rounding, at every real position.
+    """
+    positions, w = jnp.arange(x.shape[1]), layer["attention"]
+    n = layers.norm(arch, layer["attention_norm"], x)
+    q = jax.vmap(lambda n: layers.queries(arch, w, n, positions))(n)
+    k, v = jax.vmap(lambda n: layers.keys_values(arch, w, n, positions))(n)
+    mixed = causal_attention(q, k, v, lengths)
+    h = x + layers.linear(w, "o", mixed.reshape(*x.shape[:2], -1))
+    return h, mlp_sublayer(arch, layer, h)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -88,7 +88,9 @@ def rotate(arch: Architecture, x: Float[Array, "T heads K"], positions: Int[Arra
     return _turn(x, _angles(arch, positions, x.dtype))
 
 
-def unrotate(arch: Architecture, x: Float[Array, "T heads K"], positions: Int[Array, " T"]) -> Float[Array, "T heads K"]:
+def unrotate(
+    arch: Architecture, x: Float[Array, "T heads K"], positions: Int[Array, " T"]
+) -> Float[Array, "T heads K"]:
     """Undo ``rotate``: turn by the opposite angle, which is the transpose of the rotation."""
     return _turn(x, -_angles(arch, positions, x.dtype))
 

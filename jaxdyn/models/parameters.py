@@ -5,6 +5,8 @@ The layout is a flat table path -> shape, the single source for loading, initial
 """
 
 import math
+import zlib
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -86,7 +88,7 @@ def initialise(arch: Architecture, seed: int, *, dtype: DTypeLike = "float32") -
     """
     key = jax.random.key(seed)
     flat = {}
-    for index, (path, shape) in enumerate(sorted(shapes(arch).items())):
+    for path, shape in shapes(arch).items():
         name = path.rsplit("/", 1)[-1]
         if name == "scale":
             flat[path] = jnp.ones(shape, dtype)
@@ -95,6 +97,11 @@ def initialise(arch: Architecture, seed: int, *, dtype: DTypeLike = "float32") -
         else:
             scaled = arch.initializer == "depth-scaled" and path in RESIDUAL_WRITERS
             deviation = arch.initializer_range / (math.sqrt(2 * arch.layers) if scaled else 1.0)
-            draw = jax.random.normal(jax.random.fold_in(key, index), shape, jnp.float32)
-            flat[path] = (deviation * draw).astype(dtype)
+            own_key = jax.random.fold_in(key, zlib.crc32(path.encode()))
+            flat[path] = _normal(own_key, jnp.float32(deviation), shape, jnp.dtype(dtype))
     return nest(flat)
+
+
+@partial(jax.jit, static_argnames=("shape", "dtype"))
+def _normal(key: jax.Array, deviation: jax.Array, shape: tuple[int, ...], dtype: jnp.dtype) -> jax.Array:
+    return (deviation * jax.random.normal(key, shape, jnp.float32)).astype(dtype)

@@ -62,9 +62,7 @@ def architecture(config: read.Config) -> Architecture:
 
 def table(arch: Architecture) -> dict[str, Source]:
     """Return the checkpoint key of every parameter."""
-    rows = {
-        f"blocks/{path}": Source(f"h.{{layer}}.{row.key}", row.transpose, row.part) for path, row in LEAVES.items()
-    }
+    rows = {f"blocks/{path}": Source(f"h.{{layer}}.{row.key}", row.transpose, row.part) for path, row in LEAVES.items()}
     rows |= {"embed/tokens": Source("wte.weight"), "embed/positions": Source("wpe.weight")}
     rows |= {"final_norm/scale": Source("ln_f.weight"), "final_norm/bias": Source("ln_f.bias")}
     return rows if arch.tied_head else rows | {"head": Source("lm_head.weight")}

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from .errors import InputError
+from jaxdyn.errors import InputError
 
 MAX_CHUNK_BYTES = 64 * 2**20
 """A chunk is read and written whole: above this size the leading dimensions get one chunk an index."""
@@ -90,7 +90,7 @@ class Schema:
     Raises
     ------
     InputError : for a dimension without size, disagreeing unit counts, a per-unit variable without a unit dimension,
-        two arrays of one name, or a coordinate of the wrong shape.
+        two arrays of one name (`done` is the store's own), or a coordinate of the wrong shape.
     """
 
     sizes: Mapping[str, int]
@@ -102,7 +102,7 @@ class Schema:
 
     def __post_init__(self):
         _check_units(self.sizes, self.units)
-        keys = [item.key for item in (*self.variables, *self.coordinates)]
+        keys = [item.key for item in (*self.variables, *self.coordinates)] + ["done"]
         if twice := sorted({key for key in keys if keys.count(key) > 1}):
             msg = f"schema: these names are declared twice: {', '.join(twice)}; give each array one name"
             raise InputError(msg)
@@ -139,7 +139,7 @@ def chunk_shape(shape: Sequence[int], dims: Sequence[str], units: Mapping[str, i
 
 
 def fill_of(dtype: str, fill: object = None) -> object:
-    """The given fill, else the default of the dtype's kind (`FILLS`)."""
+    """Return the given fill, else the default of the dtype's kind (`FILLS`)."""
     if fill is not None:
         return fill
     kind = np.dtype(dtype).kind

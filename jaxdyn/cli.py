@@ -1,0 +1,181 @@
+"""The command line: argument parsing, progress on the terminal, exit codes. What it calls is the library.
+
+Exit codes: 0 done; 1 an unexpected error; 2 bad input or a store that cannot be used; 3 done, but some matrices did not
+decompose (their status says why); 130 interrupted, the store can be resumed.
+"""
+
+import json
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from .errors import InputError
+
+EXIT_BAD_INPUT, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 2, 3, 130
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Spectra of transformer blocks, each measure beside its null.",
+)
+_debug = False
+
+
+def main() -> None:
+    """Entry point of the `jaxdyn` command."""
+    error_console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+    try:
+        code = app(standalone_mode=False)
+    except KeyboardInterrupt:
+        error_console.print("interrupted; repeat the command with --resume to go on")
+        sys.exit(EXIT_INTERRUPTED)
+    except Exception as error:
+        if _debug:
+            traceback.print_exc()
+        message, code = _explain(error)
+        error_console.print(message)
+    sys.exit(code or 0)
+
+
+def _explain(error: Exception) -> tuple[str, int]:
+    """One line and an exit code for an exception."""
+    if isinstance(error, InputError):
+        return f"error: {error}", EXIT_BAD_INPUT
+    if hasattr(error, "format_message"):  # a usage error of the argument parser
+        return f"error: {error.format_message()}", EXIT_BAD_INPUT  # pyright: ignore[reportAttributeAccessIssue]
+    return f"unexpected {type(error).__name__}: {error} (run again with --debug for the traceback, and report it)", 1
+
+
+def _version(show: bool) -> None:
+    if show:
+        from .provenance import version
+
+        typer.echo(f"jaxdyn {version('jaxdyn')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Spectra of transformer blocks, each measure beside its null."""
+
+
+@app.command()
+def analyze(
+    model: Annotated[str, typer.Argument(help="Hub id or local folder with config.json and safetensors.")],
+    text: Annotated[list[str] | None, typer.Option(help="A prompt; may be repeated.")] = None,
+    texts: Annotated[Path | None, typer.Option(help="Prompts: .txt, one a line, or .json, a list of strings.")] = None,
+    samples: Annotated[int | None, typer.Option(help="Use the first N prompts; default all.")] = None,
+    operator: Annotated[str, typer.Option(help="in-context, isolated or ov.")] = "in-context",
+    derivative: Annotated[str, typer.Option(help="exact, or frozen (norm scale, pattern and gate held).")] = "exact",
+    tokens: Annotated[str, typer.Option(help="Positions: last, all or last:N.")] = "last",
+    layers: Annotated[str | None, typer.Option(help="Blocks, such as 0,3-5; default all.")] = None,
+    parts: Annotated[
+        str, typer.Option(help="Any of block, update, attention, mlp.")
+    ] = "block,update,attention,mlp",
+    max_tokens: Annotated[int | None, typer.Option(help="Keep the first N tokens of each prompt.")] = None,
+    weights_dtype: Annotated[str | None, typer.Option(help="bfloat16 or float32; default as --dtype.")] = None,
+    dtype: Annotated[str, typer.Option(help="Of Jacobians and spectra: float32 or float64.")] = "float32",
+    draws: Annotated[int, typer.Option(help="Draws of null N1 a matrix: 0 (none) or 8 and more.")] = 8,
+    kreiss: Annotated[bool, typer.Option("--kreiss/--no-kreiss", help="The Kreiss constant, dear at width 1000.")] = True,
+    pseudospectra: Annotated[str | None, typer.Option(help="Blocks whose mean gets a resolvent grid.")] = None,
+    truncate: Annotated[int | None, typer.Option(help="Rank kept at each step of the cumulative product.")] = None,
+    seed: Annotated[int, typer.Option(help="Of every random number.")] = 0,
+    unit: Annotated[int, typer.Option(help="Samples a unit of work, the most a killed run loses.")] = 8,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for results.zarr, the figures and config.yaml.")] = Path(
+        "jaxdyn-out"
+    ),
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars, no table.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Measure every block of a model and print the table by layer, each measure beside its null."""
+    global _debug
+    _debug = debug
+    from .pipeline.settings import Settings, parse_layers
+    from .pipeline.texts import first_texts, read_texts
+
+    if (text is None) == (texts is None):
+        msg = "text: give prompts with --text (may be repeated) or with --texts FILE, one of the two"
+        raise InputError(msg)
+    prompts = read_texts(texts, samples=samples) if texts else first_texts(text or [], samples, "--text")
+    settings = Settings(
+        operator=operator,  # pyright: ignore[reportArgumentType]
+        derivative=derivative,  # pyright: ignore[reportArgumentType]
+        tokens=tokens,
+        layers=parse_layers(layers) if layers else (),
+        parts=tuple(part.strip() for part in parts.split(",")),
+        max_tokens=max_tokens,
+        draws=draws,
+        kreiss=kreiss,
+        seed=seed,
+        unit=unit,
+        pseudospectra=parse_layers(pseudospectra, "pseudospectra") if pseudospectra else (),
+        truncate=truncate,
+    )
+    loaded = _load(model, dtype, weights_dtype, revision)
+
+    from .pipeline.progress import Progress
+    from .pipeline.run import run
+    from .report import figures, tables
+    from .store import open_tree
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with Progress(enabled=not quiet) as progress:
+        outcome = run(loaded, prompts, settings, out=out, resume=resume, progress=progress)
+        tree = open_tree(outcome.store)
+        with progress.stage("figures", 1) as advance:
+            written = figures.save_all(tree, out)
+            advance()
+    if as_json:
+        report = {"store": str(outcome.store), "figures": [str(path) for path in written], **outcome.as_dict()}
+        typer.echo(json.dumps({**report, "table": tables.as_dict(tree)}))
+    elif not quiet:
+        console = Console(highlight=False)
+        console.print(tables.by_layer(tree))
+        console.print(f"{outcome.summary()}\n{outcome.store}", soft_wrap=True)
+    if outcome.failed:
+        raise typer.Exit(EXIT_SOME_FAILED)
+
+
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Say what this machine has: devices, versions, and which implementation each decomposition will use."""
+    from .doctor import examine, show
+
+    facts = examine()
+    if as_json:
+        typer.echo(json.dumps(facts))
+    else:
+        show(facts, Console(highlight=False))
+
+
+def _load(model: str, dtype: str, weights_dtype: str | None, revision: str | None):
+    """Load the model; `--dtype float64` turns jax's x64 mode on, which only an application may do."""
+    import jax
+
+    if dtype not in ("float32", "float64"):
+        msg = f"dtype: got {dtype!r}; allowed 'float32' or 'float64'"
+        raise InputError(msg)
+    if weights_dtype not in (None, "bfloat16", "float32"):
+        msg = f"weights-dtype: got {weights_dtype!r}; allowed 'bfloat16' or 'float32'"
+        raise InputError(msg)
+    if dtype == "float64":
+        jax.config.update("jax_enable_x64", True)
+    from .models import load
+
+    loaded = load(model, dtype=weights_dtype or dtype, revision=revision)
+    return loaded.astype(dtype) if dtype == "float64" and weights_dtype else loaded

@@ -1,0 +1,7 @@
+"""The stages put together: texts to results.zarr, a unit of samples at a time."""
+
+from .run import Outcome as Outcome
+from .run import analyze as analyze
+from .run import run as run
+from .settings import Settings as Settings
+from .texts import read_texts as read_texts

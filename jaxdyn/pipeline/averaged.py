@@ -1,0 +1,180 @@
+"""What is read off the averaged Jacobian when all units are done: its measures, what survived averaging, its directions.
+
+The sums of the units are merged in the order of the units, so the mean has the same bits however often the run was
+interrupted.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jaxtyping import Array
+
+from jaxdyn import spectra
+from jaxdyn.measures import MEASURES, pseudospectrum, surviving_energy, surviving_energy_split
+from jaxdyn.models.model import Model
+from jaxdyn.store import Store
+
+from .decode import decoded_directions
+from .layout import RUNGS, measure_attributes
+from .settings import Settings
+from .unit import Arrays, Measurer
+
+
+def merged_means(store: Store, layer: int) -> tuple[np.ndarray, np.ndarray, int]:
+    """Merge the units' sums of one layer.
+
+    Parameters
+    ----------
+    store : a store whose units are all done.
+    layer : index of the layer in the store.
+
+    Returns
+    -------
+    mean : (P, n, n), the averaged Jacobians.
+    halves : (2, P, n, n), the means over even and odd articles; NaN where a half has no article.
+    count : number of samples.
+    """
+    total = np.zeros(())
+    counts = np.zeros(2, np.int64)
+    for unit in range(store.unit_count):
+        total = total + store.read(unit, "units/jacobian_sum", at={"layer": layer})[0]
+        counts += store.read(unit, "units/count", at={"layer": layer})[0]
+    with np.errstate(invalid="ignore"):
+        halves = total / counts[:, None, None, None].astype(total.dtype)
+    return total.sum(axis=0) / total.dtype.type(counts.sum()), halves, int(counts.sum())
+
+
+def averaged_groups(
+    store: Store,
+    root: xr.Dataset,
+    model: Model,
+    settings: Settings,
+    layers: tuple[int, ...],
+    tick: Callable[[], None],
+) -> dict[str, xr.Dataset]:
+    """Measure the averaged Jacobians and return the groups to be stored.
+
+    Returns
+    -------
+    "mean": measures, nulls and surviving energy, by part and layer; "mean_relative": the relative metric; "cumulative":
+    the product of the averaged blocks; "decoded": leading directions as tokens; "pseudospectra" where asked for.
+    """
+    kinds, arch = settings.matrices, model.architecture
+    measurer = Measurer(arch, settings, layers, np.array([root.sizes["sample"]]))
+    rows, energies, directions, grids = [], [], [], []
+    for index, layer in enumerate(layers):
+        mean, halves, count = merged_means(store, index)
+        norms = _mean_norms(root, settings, index)
+        arrays = measurer.measure(layer, mean[:, None], norms, tick)
+        rows.append({name: value[:, 0] for name, value in arrays.items()})
+        energies.append(_energies(mean, halves, root, settings, index, count))
+        if "block" in kinds:
+            block = jnp.asarray(mean[kinds.index("block")])
+            directions.append(decoded_directions(model, block))
+            if layer in settings.pseudospectra:
+                grids.append(_grid(block))
+    groups = {
+        "mean": _portrait(rows, energies, root, settings, layers, ""),
+        "mean_relative": _portrait(rows, None, root, settings, layers, "relative/"),
+    }
+    if cumulative := measurer.cumulative():
+        groups["cumulative"] = _product_of_means(cumulative)
+    if directions:
+        groups["decoded"] = xr.concat(directions, dim=xr.DataArray(list(layers), dims="layer", name="layer"))
+    if grids:
+        labels = xr.DataArray(list(settings.pseudospectra), dims="pseudo_layer", name="pseudo_layer")
+        groups["pseudospectra"] = xr.concat(grids, dim=labels)
+        groups["pseudospectra"].attrs["title"] = (
+            "resolvent norms of the averaged block Jacobian: they describe the block iterated, which a model does not do"
+        )
+    return groups
+
+
+def _mean_norms(root: xr.Dataset, settings: Settings, layer: int) -> np.ndarray:
+    """Root mean square of the residual stream's norms over the samples, (P, 2, 1)."""
+    parts = [settings.parts.index(_part_of(kind, settings)) for kind in settings.matrices]
+    sides = [root[name].values[parts, layer] for name in ("input_norm", "output_norm")]
+    return np.stack([np.sqrt(np.nanmean(side**2, axis=-1, keepdims=True)) for side in sides], axis=1)
+
+
+def _part_of(kind: str, settings: Settings) -> str:
+    """Return a stored part that shares this Jacobian's norms: the block's may be stored as its update alone."""
+    return kind if kind in settings.parts else "update"
+
+
+def _energies(mean, halves, root, settings, layer, count) -> dict[str, np.ndarray]:
+    """Share of norm(A)^2 that survives averaging, for A = M - I, by part."""
+    eye = np.eye(mean.shape[-1], dtype=mean.dtype)
+    out: dict[str, list] = {"surviving_energy": [], "surviving_energy_split": []}
+    for part_index, part in enumerate(settings.parts):
+        kind = settings.matrices.index("block" if part == "update" else part)
+        square = jnp.asarray(np.mean(root["update_norm"].values[part_index, layer] ** 2))
+        out["surviving_energy"].append(surviving_energy(jnp.asarray(mean[kind] - eye), square))
+        first, second = (jnp.asarray(half[kind] - eye) for half in halves)
+        out["surviving_energy_split"].append(surviving_energy_split(first, second, square))
+    return {name: np.asarray(jnp.stack(values)) for name, values in out.items()} | {"samples": np.asarray(count)}
+
+
+ENERGY_TEXT = {
+    "surviving_energy": "norm(mean A)^2 / mean norm(A)^2, A = M - I; biased upwards by 1/N",
+    "surviving_energy_split": "inner product of the means of A over even and odd articles / mean norm(A)^2; unbiased",
+    "samples": "samples averaged",
+}
+
+
+def _portrait(rows, energies, root, settings, layers, prefix) -> xr.Dataset:
+    """Measures of the averaged Jacobians beside the mean of the samples' measures."""
+    data: dict[str, tuple] = {}
+    source = root if not prefix else None
+    for measure in MEASURES:
+        key = prefix + measure.name
+        if key not in rows[0]:
+            continue
+        attributes = measure_attributes(measure)
+        stacked = np.stack([row[key] for row in rows], axis=1)
+        data[measure.name] = (("part", "layer"), stacked, {**attributes, "of": "the averaged Jacobian"})
+        for suffix in ("null", "null_sd", "excess"):
+            values = np.stack([row[f"{key}_{suffix}"] for row in rows], axis=1)
+            data[f"{measure.name}_{suffix}"] = (("part", "layer", "rung"), values, attributes)
+        if source is not None:
+            mean = source[measure.name].mean("sample", skipna=False).values
+            data[f"{measure.name}_sample_mean"] = (("part", "layer"), mean, {**attributes, "of": "mean over samples"})
+    if not prefix:
+        for name in ("eigenvalues", "singular_values", "eigenvalues_null"):
+            if name in rows[0]:
+                last = "sv" if name == "singular_values" else "eig"
+                data[name] = (("part", "layer", last), np.stack([row[name] for row in rows], axis=1), {})
+        for name in ("residual", "orthogonality", "status"):
+            data[name] = (("part", "layer"), np.stack([row[name] for row in rows], axis=1), {})
+    for name, text in ENERGY_TEXT.items() if energies else ():
+        values = np.stack([energy[name] for energy in energies], axis=-1)
+        data[name] = (("part", "layer") if values.ndim == 2 else ("layer",), values, {"long_name": text, "units": "1"})
+    coordinates = {"part": list(settings.parts), "layer": list(layers), "rung": list(RUNGS)}
+    used = {dim for dims, *_ in data.values() for dim in dims}
+    return xr.Dataset(data, {name: value for name, value in coordinates.items() if name in used})
+
+
+def _product_of_means(arrays: Arrays) -> xr.Dataset:
+    """Arrays of the product of the averaged blocks, `mean_` before their names, by depth."""
+    data = {}
+    for name, value in arrays.items():
+        dims = ("depth", "rate") if value.ndim == 3 else ("depth",)
+        data[f"mean_{name}"] = (dims, value[0], {"of": "the product of the averaged blocks"})
+    return xr.Dataset(data)
+
+
+def _grid(block: Array) -> xr.Dataset:
+    """Log10 resolvent norms of one averaged block on a grid of the upper half plane."""
+    spectrum = spectra.decompose(block)
+    found = jax.jit(pseudospectrum, static_argnames="points")(spectrum.T, spectrum.eigenvalues, points=64)
+    long_name = "log10 of norm((zI - J)^-1); the lower half plane mirrors the upper"
+    return xr.Dataset(
+        {
+            "real": (("grid_column",), np.asarray(found.real)),
+            "imaginary": (("grid_row",), np.asarray(found.imaginary)),
+            "log_resolvent": (("grid_row", "grid_column"), np.asarray(found.log_resolvent), {"long_name": long_name}),
+        }
+    )

@@ -1,0 +1,76 @@
+"""Leading directions of an averaged block, read through the unembedding as tokens."""
+
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jax import lax
+from jaxtyping import Array, Float
+
+from jaxdyn import spectra
+from jaxdyn.models.architecture import Architecture
+from jaxdyn.models.model import Model
+
+DIRECTIONS, TOKENS = 4, 8
+KINDS = ("output", "input", "eigenvector")
+"""Left and right singular vectors of the update J - I, and right eigenvectors of J by abs(lambda)."""
+
+
+def token_scores(
+    arch: Architecture, params: dict, directions: Float[Array, "k D"]
+) -> Float[Array, "k V"]:
+    """Logits that a direction of the residual stream adds, up to the final norm's scale: W_U diag(gamma) x.
+
+    Parameters
+    ----------
+    arch, params : the model.
+    directions : (k, D), residual-stream directions; a LayerNorm model's are centred first, as its norm does.
+
+    Returns
+    -------
+    (k, V), in logits per unit of direction over the norm's scale.
+    """
+    if arch.norm == "layer":
+        directions = directions - jnp.mean(directions, axis=-1, keepdims=True)
+    head = params["embed"]["tokens"] if arch.tied_head else params["head"]
+    scaled = directions * params["final_norm"]["scale"].astype(directions.dtype)
+    return jnp.matmul(scaled, head.astype(directions.dtype).T, precision=lax.Precision.HIGHEST)
+
+
+def decoded_directions(model: Model, block: Float[Array, "D D"]) -> xr.Dataset:
+    """Decode the leading directions of one averaged block Jacobian.
+
+    Returns
+    -------
+    Dataset over (kind, direction, sign, rank): `tokens`, the tokens a direction raises most with its sign (+ first) and
+    the one opposite; `size` (kind, direction), the singular value of J - I or abs(lambda) of J. A complex eigenvector
+    is turned to the phase in which its real part is largest. Without a tokenizer the tokens are ids.
+    """
+    eye = jnp.eye(block.shape[-1], dtype=block.dtype)
+    left, values, right_h = jnp.linalg.svd(block - eye)
+    spectrum = spectra.decompose(block, vectors=True)
+    assert spectrum.right is not None
+    order = jnp.argsort(-jnp.abs(spectrum.eigenvalues))[: 2 * DIRECTIONS]
+    eigenvalues, vectors = spectrum.eigenvalues[order], spectrum.right[:, order].T
+    upper = np.flatnonzero(np.asarray(eigenvalues.imag >= 0))[:DIRECTIONS]
+    upper = np.resize(upper, DIRECTIONS) if len(upper) else np.arange(DIRECTIONS)
+    phase = jnp.sqrt(jnp.sum(vectors**2, axis=-1, keepdims=True))
+    turned = (vectors * jnp.conj(phase / jnp.where(phase == 0, 1, jnp.abs(phase)))).real
+    directions = jnp.stack([left[:, :DIRECTIONS].T, right_h[:DIRECTIONS], turned[upper]])
+    sizes = jnp.stack([values[:DIRECTIONS], values[:DIRECTIONS], jnp.abs(eigenvalues[upper])])
+
+    scores = token_scores(model.architecture, dict(model.params), directions.reshape(-1, block.shape[-1]))
+    scores = np.asarray(scores).reshape(len(KINDS), -1, scores.shape[-1])
+    signed = np.stack([scores, -scores], axis=2)
+    ids = np.argsort(-signed, axis=-1)[..., :TOKENS]
+    tokens = np.vectorize(lambda i: _token(model, int(i)), otypes=[object])(ids)
+    return xr.Dataset(
+        {
+            "tokens": (("kind", "direction", "sign", "token_rank"), tokens),
+            "size": (("kind", "direction"), np.asarray(sizes), {"long_name": "singular value of J - I, or abs(lambda)"}),
+        },
+        {"kind": list(KINDS), "sign": ["+", "-"]},
+    )
+
+
+def _token(model: Model, token: int) -> str:
+    return str(token) if model.tokenizer is None else model.tokenizer.decode([token])

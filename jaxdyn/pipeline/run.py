@@ -1,0 +1,167 @@
+"""The whole run: samples into units, units into the store, averages at the end; killed at any point, it goes on."""
+
+import dataclasses
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import yaml
+
+from jaxdyn import provenance
+from jaxdyn.activations import Prompts, tokenise
+from jaxdyn.models.model import Model
+from jaxdyn.store import Store, StoreError, open_results, start
+from jaxdyn_kernels import Status, cores
+
+from .averaged import averaged_groups
+from .layout import make_schema
+from .progress import Progress
+from .samples import Samples, make_samples
+from .settings import Settings
+from .texts import hash_texts
+from .unit import run_unit
+
+STORE = "results.zarr"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run did.
+
+    Attributes
+    ----------
+    store : the finished store.
+    samples, matrices : how many samples and decomposed matrices (update is not counted: it shares the block's).
+    failed : matrices whose status is not OK, by status name.
+    seconds : wall time by stage.
+    """
+
+    store: Path
+    samples: int
+    matrices: int
+    failed: dict[str, int]
+    seconds: dict[str, float]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {**dataclasses.asdict(self), "store": str(self.store)}
+
+    def summary(self) -> str:
+        """Return one line for the terminal."""
+        bad = ", ".join(f"{count} {name}" for name, count in self.failed.items())
+        spent = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in self.seconds.items())
+        verdict = f"{sum(self.failed.values())} failed ({bad})" if bad else "all decomposed"
+        return f"{self.samples} samples, {self.matrices} matrices, {verdict}; {spent}"
+
+
+def analyze(
+    model: Model,
+    texts: Sequence[str] | str,
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    **settings: Any,
+) -> xr.Dataset:
+    """Measure the spectra of a model's blocks over texts, each measure beside its null.
+
+    Parameters
+    ----------
+    model : from `load`.
+    texts : prompts; one string is one prompt.
+    out : folder for `results.zarr` and `config.yaml`; None keeps nothing on disk.
+    resume : go on with the store in `out`, which must have been made with the same settings.
+    **settings : fields of `Settings` (operator, derivative, tokens, layers, parts, draws, seed, ...).
+
+    Returns
+    -------
+    xarray.Dataset (part, layer, sample, ...), in memory: what the command line stores. The averaged Jacobian, the running
+    products and the relative metric are groups of the store: `open_tree(out / "results.zarr")`.
+
+    Raises
+    ------
+    InputError : what cannot be read or run. StoreError : a store that is in the way, or of other settings.
+
+    Notes
+    -----
+    Cost: see `Settings` for what dominates; the null N1 costs `draws` times the measurement. Source: methods.md 1.1-1.8.
+    """
+    prompts = [texts] if isinstance(texts, str) else list(texts)
+    chosen = Settings(**{name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()})
+    with tempfile.TemporaryDirectory() as scratch:
+        outcome = run(model, prompts, chosen, out=Path(out or scratch), resume=resume, progress=Progress(enabled=False))
+        return open_results(outcome.store).load()
+
+
+def run(
+    model: Model, texts: list[str], settings: Settings, *, out: Path, resume: bool, progress: Progress
+) -> Outcome:
+    """Run an analysis into `out/results.zarr`; the command line's form of `analyze`."""
+    seconds = {}
+    clock = time.perf_counter()
+    layers = settings.resolved_layers(model.architecture)
+    prompts = tokenise(model, texts, max_tokens=settings.max_tokens)
+    samples = make_samples(prompts, tokens=settings.tokens, unit=settings.unit)
+    store, fixed = open_store(model, texts, settings, prompts, samples, layers, out=out, resume=resume)
+    if not store.complete:
+        done = store.done_units()
+        per_unit = len(layers)
+        before = sum(len(samples.members(unit)) for unit in done) * per_unit
+        with progress.stage("blocks x samples", samples.count * per_unit, done=before) as tick:
+            for unit in range(samples.units):
+                if unit not in done:
+                    for layer, arrays in run_unit(model, settings, samples, layers, unit, tick):
+                        store.write(unit, arrays, at=None if layer is None else {"layer": layer})
+                    store.commit(unit)
+        seconds["units"] = time.perf_counter() - clock
+        clock = time.perf_counter()
+        root = open_results(store.path).load()
+        with progress.stage("averaged blocks", len(layers)) as tick:
+            store.finish(averaged_groups(store, root, model, settings, layers, tick))
+        seconds["averages"] = time.perf_counter() - clock
+    root = open_results(store.path)
+    kinds = [part for part in settings.parts if part != "update" or "block" not in settings.parts]
+    status = root["status"].sel(part=kinds).values
+    failed = {Status(int(code)).name: int(np.sum(status == code)) for code in np.unique(status) if code != 0}
+    return Outcome(store.path, samples.count, status.size, failed, seconds)
+
+
+def open_store(
+    model: Model,
+    texts: list[str],
+    settings: Settings,
+    prompts: Prompts,
+    samples: Samples,
+    layers: tuple[int, ...],
+    *,
+    out: Path,
+    resume: bool,
+) -> tuple[Store, dict[str, Any]]:
+    """Create or reopen the store, with everything in its settings that two runs of the same bits must share."""
+    fixed = {
+        **settings.as_dict(),
+        "layers": list(layers),
+        "model_hash": model.weights_hash,
+        "texts_hash": hash_texts(texts),
+        "dtype": np.dtype(model.dtype).name,
+        "weights_dtype": str(model.params["embed"]["tokens"].dtype),
+        "padded_tokens": int(prompts.token_ids.shape[1]),
+        "unit": samples.unit,
+        "cores": cores(),
+        **provenance.bits(),
+    }
+    informative = provenance.provenance(
+        model_source=model.source, model_revision=model.revision, model_hash=model.weights_hash, samples=samples.count
+    )
+    store = start(out / STORE, make_schema(model, settings, samples, layers), fixed, provenance=informative, resume=resume)
+    config = {"model": model.source, "revision": model.revision, **fixed, "provenance": informative}
+    try:
+        (out / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    except OSError as error:
+        msg = f"out: cannot write {out / 'config.yaml'}: {error.strerror}; free space or choose another --out"
+        raise StoreError(msg) from error
+    return store, fixed

@@ -1,0 +1,136 @@
+"""One unit of work: a fixed number of samples, carried through all layers and measured at each.
+
+The programs are compiled once and serve every layer and unit: a unit always has the same shape, and a short last one
+repeats its samples. Whole prompts move from block to block; at each analysed block the samples' Jacobians are taken, and
+each sample is measured on the host beside its nulls.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+
+from jaxdyn.jacobians import sample_jacobians
+from jaxdyn.models import decoder
+from jaxdyn.models.architecture import Architecture
+from jaxdyn.models.model import Model
+
+from . import products
+from .host import map_samples
+from .layout import has_product
+from .samples import Samples
+from .settings import Settings
+from .spectral import Inputs, make_plan, measure_sample
+
+SITES = {"block": ("x", "y"), "attention": ("x", "h"), "mlp": ("h", "y")}
+"""Where the residual stream enters and leaves each Jacobian."""
+
+Arrays = dict[str, np.ndarray]
+
+
+class Measurer:
+    """Measures Jacobians layer by layer, carrying the running products of a fixed list of samples.
+
+    Parameters
+    ----------
+    arch, settings, layers : what is analysed; layers must come in this order.
+    members : global number of each sample.
+    """
+
+    def __init__(
+        self, arch: Architecture, settings: Settings, layers: tuple[int, ...], members: Int[np.ndarray, " S"]
+    ) -> None:
+        self._arch, self._settings, self._members = arch, settings, members
+        self._product = has_product(settings, layers)
+        self._plan = make_plan(settings, product=self._product)
+        self._states: list[tuple] | None = None
+        self._cumulative: list[Arrays] = []
+
+    def measure(
+        self, layer: int, matrices: Float[np.ndarray, "P S n n"], norms: Float[np.ndarray, "P 2 S"], tick: Callable
+    ) -> Arrays:
+        """Return one layer's arrays by store key, (parts, S, ...); `tick` is called after each sample."""
+        kinds = len(self._settings.matrices)
+        ids = ((self._members * self._arch.layers + layer)[:, None] * kinds + np.arange(kinds)).astype(np.int32)
+        states = self._states or [self._fresh(matrices.dtype)] * len(self._members)
+        inputs = [
+            Inputs(matrices[:, s], norms[:, :, s], ids[s], *states[s]) for s in range(len(self._members))
+        ]
+        results = map_samples(measure_sample, inputs, tick, plan=self._plan)
+        self._states = [(product, null) for _, _, product, null in results]
+        self._cumulative.append({name: np.stack([r[1][name] for r in results]) for name in results[0][1]})
+        return {key: np.stack([r[0][key] for r in results], axis=1) for key in results[0][0]}
+
+    def cumulative(self) -> Arrays:
+        """Return the measures of the running products, (S, depth, ...), after the last layer; empty without products."""
+        return products.with_laws(self._cumulative, self._arch.width) if self._product else {}
+
+    def _fresh(self, dtype: np.dtype) -> tuple:
+        """Products of no factors."""
+        if not self._product:
+            return None, None
+        settings = self._settings
+        begin = partial(products.begin, self._arch.width, dtype, truncate=settings.truncate)
+        return begin(), begin(draws=settings.draws) if settings.draws else None
+
+
+def run_unit(
+    model: Model, settings: Settings, samples: Samples, layers: tuple[int, ...], unit: int, tick: Callable[[], None]
+) -> Iterator[tuple[int | None, Arrays]]:
+    """Run one unit.
+
+    Yields (index of the layer, arrays by store key without the layer's axis), layer by layer, and last, where there are
+    products, (None, arrays that span all layers). `tick` is called once a sample and layer.
+    """
+    arch = model.architecture
+    ids, row, position, members = samples.padded(unit)
+    kept = len(samples.members(unit))
+    lengths = np.ones(len(ids), np.int32)
+    lengths[row] = samples.prompts.lengths[samples.prompt[members]]
+    half = samples.prompt[members] % 2
+    weight = np.stack([(np.arange(len(members)) < kept) & (half == h) for h in (0, 1)])
+    measurer = Measurer(arch, settings, layers, members[:kept])
+
+    contexts = _embed(arch, model.params, jnp.asarray(ids))
+    for layer in range(layers[-1] + 1):
+        weights = decoder.layer_weights(model.params, layer)
+        if layer in layers:
+            matrices, norms = _jacobians(
+                arch, settings.request, settings.matrices, weights, contexts, jnp.asarray(row), jnp.asarray(position)
+            )
+            arrays = measurer.measure(layer, np.asarray(matrices)[:, :kept], np.asarray(norms)[..., :kept], tick)
+            sums = _half_sums(matrices, jnp.asarray(weight, matrices.dtype))
+            arrays["units/jacobian_sum"] = np.asarray(sums)[None]
+            arrays["units/count"] = weight.sum(axis=1, dtype=np.int32)[None]
+            yield layers.index(layer), arrays
+        contexts = _advance(arch, weights, contexts, jnp.asarray(lengths))
+    if cumulative := measurer.cumulative():
+        yield None, {f"cumulative/{name}": value for name, value in cumulative.items()}
+
+
+@partial(jax.jit, static_argnums=0)
+def _embed(arch, params, ids):
+    return decoder.embed_prompts(arch, params, ids)
+
+
+@partial(jax.jit, static_argnums=0)
+def _advance(arch, weights, contexts, lengths):
+    return decoder.advance(arch, weights, contexts, lengths)[1]
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _jacobians(arch, request, kinds, weights, contexts, row, position):
+    """Jacobians (P, S, n, n) and norms (P, 2, S) of the residual stream where they enter and leave."""
+    out = sample_jacobians(arch, request, weights, contexts, row, position, keep=kinds)
+    norm = {site: jnp.linalg.norm(getattr(out, site), axis=-1) for site in "xhy"}
+    norms = jnp.stack([jnp.stack([norm[site] for site in SITES[kind]]) for kind in kinds])
+    return jnp.stack([getattr(out, kind) for kind in kinds]), norms
+
+
+@jax.jit
+def _half_sums(matrices, weight):
+    """Sum of the Jacobians over the samples of each half, (2, P, n, n)."""
+    return jnp.einsum("hs,psij->hpij", weight, matrices, precision=jax.lax.Precision.HIGHEST)

@@ -1,0 +1,111 @@
+"""Stage 7 of 7: the words under every figure and table: what was measured, on what, beside which null.
+
+A caption names operator, derivative, metric, prompts and articles, token rule, BOS, null rung with draws and seed, the
+interval, the energy that survives averaging, and what is missing. What the store does not record is said to be so.
+"""
+
+import json
+
+import numpy as np
+import xarray as xr
+
+OPERATORS = {
+    "in-context": "in-context Jacobian (block inputs at other positions held fixed)",
+    "isolated": "isolated Jacobian (each token alone, not in its context)",
+    "ov": "OV Jacobian (attention pattern frozen at the observed self weight)",
+}
+RUNGS = {
+    "N0": "N0 (closed form for the dimension)",
+    "N1": "N1 (t I + U S V: trace t and singular values S of M - t I kept, U and V random)",
+}
+ENERGIES = {
+    "surviving_energy_split": "tr(mean₁ Aᵀ mean₂ A) / mean norm(A)² of two halves of the articles",
+    "surviving_energy": "norm(mean A)² / mean norm(A)²",
+}
+NO_N1 = "N1 was not computed, so nothing here speaks of structure beyond trace and singular values."
+UNKNOWN = "not recorded"
+
+
+def setting(root: xr.Dataset, name: str) -> object:
+    """Look a name up among the root's attributes, then among the stored settings; None where it is in neither."""
+    if name in root.attrs:
+        return root.attrs[name]
+    stored = json.loads(root.attrs.get("settings", "{}"))
+    nested = [value for value in stored.values() if isinstance(value, dict)]
+    return next((place[name] for place in (stored, *nested) if name in place), None)
+
+
+def data_caption(tree: xr.DataTree, root: xr.Dataset) -> str:
+    """Say what was measured on what: operator, derivative, metric, model, prompts, articles, tokens, BOS.
+
+    Parameters
+    ----------
+    tree : the whole store.
+    root : its samples that are shown (see `profiles.done_samples`).
+    """
+    operator = OPERATORS.get(str(setting(root, "operator")), UNKNOWN)
+    samples = root.sizes["sample"]
+    prompts, articles = _count(root, "prompt"), _count(root, "article")
+    sentences = [
+        f"{operator[0].upper()}{operator[1:]}; derivative: {_said(root, 'derivative')}; metric: "
+        f"{_said(root, 'metric')}; model: {_said(root, 'model')}.",
+        f"{samples} samples from {prompts} prompts of {articles} articles; tokens: {_said(root, 'tokens')}; "
+        f"BOS: {_said(root, 'bos')}.",
+    ]
+    total = tree.to_dataset().sizes["sample"]
+    if samples < total:
+        sentences.append(f"The run is not finished: {samples} of {total} samples.")
+    return " ".join(sentences)
+
+
+def null_caption(root: xr.Dataset, rungs: set[str], shown: dict[str, str]) -> str:
+    """Say which null rungs are shown and how; `shown` gives the mark of each rung ("band: mean ± 2 sd")."""
+    sentences = [f"{RUNGS[rung]}: {mark}." for rung, mark in shown.items() if rung in rungs]
+    if "N1" in shown and "N1" not in rungs:
+        return " ".join([*sentences, NO_N1])
+    if "N1" in shown:
+        sentences.append(f"N1 has {_said(root, 'null_draws')} draws a matrix, seed {_said(root, 'seed')}.")
+    return " ".join(sentences)
+
+
+def energy_caption(tree: xr.DataTree) -> str:
+    """Say how much of the update's energy survives averaging; empty where no averaged Jacobian is stored.
+
+    Prefers `surviving_energy_split` (two halves of the articles, unbiased) to `surviving_energy` in the group `mean`.
+    """
+    stored = tree["mean"].to_dataset() if "mean" in tree.children else xr.Dataset()
+    name = next((name for name in ENERGIES if name in stored), None)
+    if name is None or ("part" in stored[name].dims and "update" not in stored["part"].values.tolist()):
+        return ""
+    energy = stored[name].sel(part="update") if "part" in stored[name].dims else stored[name]
+    values = energy.values[np.isfinite(energy.values)]
+    span = f"{_span(values)} over the layers" if values.size else UNKNOWN
+    return f"Energy of the update A = J - I that survives averaging, {ENERGIES[name]}: {span}."
+
+
+def failure_caption(root: xr.Dataset) -> str:
+    """Say how many decompositions failed; empty where none did."""
+    if "status" not in root:
+        return ""
+    status = np.asarray(root["status"].values)
+    failed = int((status != 0).sum())
+    return f"{failed} of {status.size} matrices did not decompose and are left out." if failed else ""
+
+
+def join(*sentences: str) -> str:
+    """Put the sentences that are not empty on one line."""
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def _said(root, name):
+    value = setting(root, name)
+    return UNKNOWN if value is None or value == "" else str(value)
+
+
+def _count(root, name):
+    return len(np.unique(root[name].values)) if name in root.coords else UNKNOWN
+
+
+def _span(values):
+    low, high = f"{values.min():.2f}", f"{values.max():.2f}"
+    return low if low == high else f"{low} to {high}"

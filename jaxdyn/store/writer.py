@@ -1,0 +1,214 @@
+"""Stage 6 of 7: write a store's units, each marked done after its data are durable, and finish it."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+
+from . import files
+from .files import StoreError, reported, root_attributes
+
+
+class Store:
+    """A store open for writing; made by `start`, `create` or `open_for_resume`.
+
+    A unit is written in one call (`write_unit`), or piece by piece (`write`, then `commit`), so that a unit of large
+    matrices never has to be in memory whole.
+    """
+
+    def __init__(self, path: Path):
+        attributes = root_attributes(path)
+        self.path = path
+        layout = json.loads(attributes["layout"])
+        self.unit_sizes: dict[str, int] = layout["units"]
+        with reported(path, "open"):
+            self._done = files.open_array(path / "done")
+            self._arrays = {key: files.open_array(path / key) for key in layout["per_unit"]}
+        self._dims: dict[str, Any] = {
+            key: array.metadata.to_dict()["dimension_names"] for key, array in self._arrays.items()
+        }
+        self.unit_count: int = -(-self._done.shape[0] // self.unit_sizes["sample"])
+        self._begin(-1)
+
+    @property
+    def complete(self) -> bool:
+        """Whether `finish` has run to its end."""
+        return bool(root_attributes(self.path)["complete"])
+
+    def done_units(self) -> list[int]:
+        """Units whose data are durable, in order."""
+        return np.flatnonzero(np.asarray(self._done[...])[:: self.unit_sizes["sample"]]).tolist()
+
+    def unit_slice(self, unit: int, dim: str = "sample") -> slice:
+        """Return the indices along a unit dimension that belong to a unit."""
+        if not 0 <= unit < self.unit_count:
+            msg = f"unit: got {unit}; the store has {self.unit_count} units, 0 to {self.unit_count - 1}"
+            raise StoreError(msg)
+        size = self.unit_sizes[dim]
+        return slice(unit * size, (unit + 1) * size)
+
+    def write_unit(self, unit: int, data: Mapping[str, np.ndarray]) -> None:
+        """Write every per-unit array of one unit, make them durable, and mark the unit done."""
+        self.write(unit, data)
+        self.commit(unit)
+
+    def write(self, unit: int, data: Mapping[str, np.ndarray], *, at: Mapping[str, int] | None = None) -> None:
+        """Write arrays of one unit, or with `at` (such as {"layer": 3}) the piece of them at these indices.
+
+        Arguments
+        ---------
+        data : arrays by key (`henrici`, `relative/henrici`, `units/jacobian_sum`), each with the shape it has in this
+            unit, without the dimensions named in `at`. A dtype is cast where nothing can be lost.
+        at : index along dimensions that are not unit dimensions.
+
+        Raises
+        ------
+        StoreError : unknown key, wrong shape or dtype, or the disk refuses; the unit is then not marked.
+        """
+        if unit != self._unit:
+            if unit in self.done_units():
+                msg = f"unit {unit} of {self.path} is done; a done unit is never written again"
+                raise StoreError(msg)
+            self._begin(unit)
+        at = dict(at or {})
+        for key, values in data.items():
+            array, index = self._region(unit, key, at)
+            values = _checked(key, np.asarray(values), array, index)
+            with reported(self.path, "write"):
+                array[index] = values
+            self._written.setdefault(key, {})[tuple(sorted(at.items()))] = values.size
+            self._chunks.update(files.chunk_files(self.path / key, array, index))
+
+    def commit(self, unit: int) -> None:
+        """Make a unit's data durable, then mark it done.
+
+        Raises
+        ------
+        StoreError : an array of the unit is missing or has missing pieces, or the disk refuses.
+        """
+        missing = [key for key in self._arrays if self._missing(unit, key)]
+        if unit != self._unit or missing:
+            msg = f"unit {unit}: not written, or not whole: {', '.join(missing)}; write every per-unit array first"
+            raise StoreError(msg)
+        with reported(self.path, "write"):
+            files.sync_files(self._chunks)
+            files.mark(self.path / "done", self._done, unit)
+        self._begin(-1)
+
+    def read(self, unit: int, key: str, *, at: Mapping[str, int] | None = None) -> np.ndarray:
+        """Read back one per-unit array of one unit, or the piece of it at these indices."""
+        array, index = self._region(unit, key, dict(at or {}))
+        with reported(self.path, "read"):
+            return np.asarray(array[index])
+
+    def finish(self, groups: Mapping[str, xr.Dataset]) -> None:
+        """Write what belongs to no unit, by group name ("" is the root), and mark the store complete.
+
+        Every variable, coordinate and attribute of the datasets is stored; index coordinates that the root has are
+        inherited. The first call becomes visible at once at its end; calling it again replaces what it wrote.
+
+        Raises
+        ------
+        StoreError : units are missing, a name was declared at creation, a dimension has another length or other labels
+            than in the store, or the disk refuses.
+        """
+        if missing := sorted(set(range(self.unit_count)) - set(self.done_units())):
+            msg = f"{self.path}: {len(missing)} of {self.unit_count} units are not done (first: {missing[0]}); resume"
+            raise StoreError(msg)
+        datasets = {name: self._own_part(name, dataset) for name, dataset in groups.items()}
+        root_update = {}
+        with reported(self.path, "write"):
+            root = zarr.open_group(self.path, mode="r+", use_consolidated=False)
+            for name, dataset in datasets.items():
+                group = root.require_group(name) if name else root
+                for variable, data in dataset.variables.items():
+                    dims = [str(dim) for dim in data.dims]
+                    files.put_array(group, str(variable), dims, data.values, data.attrs)
+                    files.sync_tree(self.path / name / str(variable))
+                update = with_coordinates({**group.attrs, **dataset.attrs}, _labels(dataset))
+                if name:
+                    group.update_attributes(update)
+                    files.sync_files({self.path / name / "zarr.json"})
+                else:
+                    root_update = update
+            files.consolidate(self.path, {**root_update, "complete": True})
+
+    def _begin(self, unit):
+        self._unit, self._written, self._chunks = unit, {}, set()
+
+    def _region(self, unit, key, at):
+        """Return the array called key and the index of a unit's part in it."""
+        if key not in self._arrays:
+            msg = f"{key}: not a per-unit array of {self.path}; it has {', '.join(sorted(self._arrays))}"
+            raise StoreError(msg)
+        array = self._arrays[key]
+        dims = self._dims[key]
+        if wrong := [f"{dim}={i}" for dim, i in at.items() if dim in self.unit_sizes or dim not in dims]:
+            msg = f"{key}: at={', '.join(wrong)} is not an index along one of its dimensions {dims} outside the units"
+            raise StoreError(msg)
+        index = []
+        for dim, size in zip(dims, array.shape, strict=True):
+            if dim in self.unit_sizes:
+                part = self.unit_slice(unit, dim)
+                index.append(slice(part.start, min(part.stop, size)))
+            else:
+                index.append(int(at[dim]) if dim in at else slice(0, size))
+        return array, tuple(index)
+
+    def _missing(self, unit, key):
+        _, index = self._region(unit, key, {})
+        return sum(self._written.get(key, {}).values()) != math.prod(_lengths(index))
+
+    def _own_part(self, name, dataset):
+        """Return the dataset without the index coordinates the store has, after checking that it fits the store."""
+        layout = json.loads(root_attributes(self.path)["layout"])
+        declared = {*layout["per_unit"], *layout["coordinates"], "done"}
+        kept = []
+        for variable, data in dataset.variables.items():
+            key = f"{name}/{variable}" if name else str(variable)
+            labels = {key, str(variable)} & set(layout["coordinates"]) if data.dims == (variable,) else set()
+            for label in labels:
+                stored = np.asarray(zarr.open_array(self.path / label, mode="r")[...])
+                if data.values.tolist() != stored.tolist():
+                    msg = f"group {name!r}: {variable} has other labels than the store: {data.values} against {stored}"
+                    raise StoreError(msg)
+                kept.append(variable)
+            if key in declared and not labels:
+                msg = f"{key} was declared at creation; give what finish writes another name"
+                raise StoreError(msg)
+        for dim, size in dataset.sizes.items():
+            if layout["sizes"].get(dim, size) != size:
+                msg = f"group {name!r}: {dim} has length {size}, in the store {layout['sizes'][dim]}; name it apart"
+                raise StoreError(msg)
+        return dataset.drop_vars(kept)
+
+
+def with_coordinates(attributes, labels):
+    """Attributes plus the CF attribute by which xarray knows coordinates that are not indices."""
+    names = sorted({*str(attributes.get("coordinates", "")).split(), *labels})
+    return {**attributes, **({"coordinates": " ".join(names)} if names else {})}
+
+
+def _labels(dataset):
+    return [str(name) for name in dataset.coords if dataset.coords[name].dims != (name,)]
+
+
+def _lengths(index):
+    return tuple(part.stop - part.start for part in index if isinstance(part, slice))
+
+
+def _checked(key, values, array, index):
+    if values.shape != _lengths(index):
+        msg = f"{key}: got shape {values.shape}, this unit needs {_lengths(index)}"
+        raise StoreError(msg)
+    if values.dtype.kind in "UOT" and array.dtype.kind in "UOT":
+        return values.astype(object)
+    if not np.can_cast(values.dtype, array.dtype, "safe"):
+        msg = f"{key}: got dtype {values.dtype}, the store has {array.dtype}; convert it or declare it so"
+        raise StoreError(msg)
+    return values

@@ -1,0 +1,200 @@
+"""Dispatch: one table that says which implementation of an operation runs on which platform.
+
+An implementation is a module with a function of the operation's name. The first of the table that supports the
+platform runs; ``implementation=`` forces one by name. Nothing falls back in silence: where none supports the
+platform, the error lists the reason of each and the remedy.
+"""
+
+import functools
+import importlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+from jaxtyping import Array
+
+from .threads import cores, spread
+
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """One way to compute an operation: where its code is, where it runs, and why it does not run elsewhere."""
+
+    name: str
+    module: str
+    platforms: tuple[str, ...]
+    method: str
+    elsewhere: str
+
+    def load(self, operation: str) -> Callable[..., Any]:
+        """The function that computes `operation`."""
+        return getattr(importlib.import_module(self.module, __package__), operation)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What would run for one operation on one platform; `implementation` is None where nothing would."""
+
+    operation: str
+    platform: str
+    implementation: str | None
+    note: str
+
+
+TABLE: dict[str, tuple[Implementation, ...]] = {
+    "schur": (
+        Implementation(
+            name="lapack",
+            module=".schur.lapack",
+            platforms=("cpu",),
+            method="LAPACK gees (Hessenberg reduction, multishift QR with early deflation)",
+            elsewhere=(
+                "LAPACK runs on the host only; pass implementation='lapack' with a concrete array to have it copied "
+                "to the host and decomposed there (the result stays on the host)"
+            ),
+        ),
+    ),
+    "resolvent_norm": (
+        Implementation(
+            name="xla",
+            module=".resolvent.xla",
+            platforms=PLATFORMS,
+            method="inverse Lanczos bidiagonalisation, triangular solves with all shifts at once",
+            elsewhere="",
+        ),
+    ),
+}
+
+# Operations that are one Schur form and products of triangular matrices, which run everywhere.
+FROM_SCHUR = ("eig", "eigvals")
+
+
+def implementations(operation: str) -> tuple[str, ...]:
+    """Names that ``implementation=`` accepts for an operation, the preferred one first."""
+    return tuple(entry.name for entry in _entries(operation))
+
+
+def choose(operation: str, platform: str, implementation: str | None = None) -> Implementation:
+    """The implementation that runs an operation on a platform.
+
+    Raises
+    ------
+    ValueError
+        Where `operation` or `implementation` is not in the table; the message lists what is.
+    NotImplementedError
+        Where no implementation supports `platform`; the message carries the reason of each.
+    """
+    entries = _entries(operation)
+    if implementation is not None:
+        for entry in entries:
+            if entry.name == implementation:
+                return entry
+        names = ", ".join(repr(entry.name) for entry in entries)
+        message = f"implementation={implementation!r} is unknown for {operation!r}: use one of {names}, or None"
+        raise ValueError(message)
+    for entry in entries:
+        if platform in entry.platforms:
+            return entry
+    reasons = "; ".join(f"{entry.name}: {entry.elsewhere}" for entry in entries)
+    message = f"{operation!r} has no implementation for arrays on platform {platform!r}. {reasons}"
+    raise NotImplementedError(message)
+
+
+def run(function: Callable[..., Any], A: Array | np.ndarray, chosen: Implementation, **static: Any) -> Any:
+    """Run ``function(A, implementation=chosen.name, **static)`` in the way that suits the implementation.
+
+    Host implementations are spread over the cores (`threads.spread`), which also brings a concrete array of another
+    device to the host; under a trace the function is called as it is.
+    """
+    static["implementation"] = chosen.name
+    if isinstance(A, jax.core.Tracer):
+        return function(A, **static)
+    if chosen.platforms == ("cpu",):
+        return spread(function, A, **static)
+    return _jitted(function, tuple(static))(A, **static)
+
+
+def platform_of(A: object) -> str:
+    """Platform on which a computation with `A` runs: that of its device, or the default one under a trace."""
+    if isinstance(A, jax.Array) and not isinstance(A, jax.core.Tracer):
+        return _platform(next(iter(A.devices())))
+    default = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
+    if default is None:
+        default = jax.local_devices()[0]
+    return default if isinstance(default, str) else _platform(default)
+
+
+def square_matrices(operation: str, name: str, A: ArrayLike) -> Array | np.ndarray:
+    """Check that `A` is an array [..., n, n] of float32, float64, complex64 or complex128."""
+    if not isinstance(A, jax.Array | np.ndarray):
+        A = np.asarray(A)
+    dtype = jax.dtypes.canonicalize_dtype(A.dtype)
+    allowed = (jnp.float32, jnp.float64, jnp.complex64, jnp.complex128)
+    if dtype not in allowed:
+        message = (
+            f"{operation}: {name} has dtype {A.dtype}; allowed are float32, float64, complex64 and complex128: "
+            f"convert it, for example with {name}.astype('float32')"
+        )
+        raise ValueError(message)
+    if A.ndim < 2 or A.shape[-1] != A.shape[-2]:
+        message = f"{operation}: {name} has shape {A.shape}; allowed is [..., n, n], a batch of square matrices"
+        raise ValueError(message)
+    return A.astype(dtype) if isinstance(A, np.ndarray) else A
+
+
+def describe(platforms: tuple[str, ...] = PLATFORMS) -> list[Choice]:
+    """What would run for each operation on each platform, with the reason where nothing would.
+
+    ``jaxdyn doctor`` prints it. The notes of host implementations say how the cores are used.
+    """
+    rows = []
+    for operation in (*TABLE, *FROM_SCHUR):
+        for platform in platforms:
+            try:
+                chosen = choose(operation, platform)
+            except NotImplementedError as reason:
+                rows.append(Choice(operation, platform, None, str(reason)))
+                continue
+            method = chosen.method
+            if operation in FROM_SCHUR:
+                method = f"Schur form by {method}, then back-substitution"
+            note = f"{method}; {_host_note()}" if chosen.platforms == ("cpu",) else method
+            rows.append(Choice(operation, platform, chosen.name, note))
+    return rows
+
+
+def _host_note() -> str:
+    fixed = os.environ.get("OPENBLAS_NUM_THREADS") or os.environ.get("OMP_NUM_THREADS")
+    inside = f"with {fixed} BLAS threads (from the environment)" if fixed else "with as many BLAS threads as cores"
+    return (
+        f"a batch takes one BLAS thread a matrix on {cores()} cores; inside your own jit the matrices are taken one "
+        f"after another {inside}, which cannot be limited from here: hold jaxdyn_kernels.single_threaded_blas() "
+        "around the call and wait for the result inside it"
+    )
+
+
+def _entries(operation: str) -> tuple[Implementation, ...]:
+    key = "schur" if operation in FROM_SCHUR else operation
+    if key not in TABLE:
+        names = ", ".join(repr(name) for name in (*TABLE, *FROM_SCHUR))
+        message = f"operation={operation!r} is unknown: use one of {names}"
+        raise ValueError(message)
+    return TABLE[key]
+
+
+@functools.cache
+def _jitted(function: Callable[..., Any], names: tuple[str, ...]) -> Callable[..., Any]:
+    return jax.jit(function, static_argnames=names)
+
+
+def _platform(device: jax.Device) -> str:
+    if device.platform != "gpu":
+        return device.platform
+    return "rocm" if "rocm" in device.client.platform_version.lower() else "cuda"

@@ -1,0 +1,44 @@
+"""Scaling by powers of two: exact, so that norms neither overflow nor vanish and no digit is lost."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Inexact
+
+
+def scale_of(A: Inexact[Array, "*batch n n"]) -> Float[Array, "*batch"]:
+    """Power of two just above the largest modulus of each matrix (1 for a zero or empty matrix).
+
+    The exponent is kept six short of the type's range, so that the scale and its inverse are both normal numbers;
+    matrices beyond that are scaled to within 2^-6 .. 2^6 of one. Non-finite entries give a non-finite scale or 1.
+    """
+    return power_of_two_above(largest_modulus(A))
+
+
+def largest_modulus(A: Inexact[Array, "*batch n n"]) -> Float[Array, "*batch"]:
+    """Largest of the moduli of the real and imaginary parts of each matrix, 0 for an empty one."""
+    parts = jnp.maximum(jnp.abs(A.real), jnp.abs(A.imag)) if jnp.iscomplexobj(A) else jnp.abs(A)
+    return jnp.max(parts, axis=(-2, -1), initial=0)
+
+
+def power_of_two_above(x: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+    """The power of two in [x, 2x], exponent clipped six short of the type's range; 1 for x = 0."""
+    limit = -jnp.finfo(x.dtype).minexp - 6
+    _, exponent = jnp.frexp(jnp.where(x > 0, x, 1))
+    return jnp.ldexp(jnp.ones((), x.dtype), jnp.clip(exponent, -limit, limit))
+
+
+def frobenius_norm(A: Inexact[Array, "*batch m n"]) -> Float[Array, "*batch"]:
+    """Frobenius norm without overflow or underflow in the squares."""
+    scale = scale_of(A)
+    scaled = A / scale[..., None, None]
+    return scale * jnp.sqrt(jnp.sum(jnp.square(scaled.real) + jnp.square(scaled.imag), axis=(-2, -1)))
+
+
+def adjoint(A: Inexact[Array, "*batch m n"]) -> Inexact[Array, "*batch n m"]:
+    """Conjugate transpose of each matrix."""
+    return jnp.conj(jnp.swapaxes(A, -1, -2))
+
+
+def matmul(A: Inexact[Array, "*batch m k"], B: Inexact[Array, "*batch k n"]) -> Inexact[Array, "*batch m n"]:
+    """Matrix product in the full precision of the type (a TPU's default float32 product is bfloat16)."""
+    return jnp.matmul(A, B, precision=jax.lax.Precision.HIGHEST)

@@ -1,0 +1,115 @@
+"""The Schur form of a batch of matrices: checks, choice of implementation, exact scaling, certificate and status."""
+
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Inexact, Int
+
+from ..certificate import orthogonality, schur_residual
+from ..dispatch import choose, platform_of, run, square_matrices
+from ..scaling import scale_of
+from ..status import Status
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class SchurResult:
+    """A Schur form A = Q T Q^H and its evidence.
+
+    Attributes
+    ----------
+    T : [..., n, n], dtype of A
+        Upper triangular for complex A; for real A upper quasi-triangular, every 2 x 2 block of the diagonal in
+        standard form [[a, b], [c, a]] with b c < 0 (a complex pair a +- i sqrt(-b c)), exact zeros below.
+    Q : [..., n, n], dtype of A
+        Unitary (real orthogonal for real A): the Schur vectors in columns.
+    residual : real [...]
+        norm(A Q - Q T)_F / (n eps norm(A)_F), see `certificate.schur_residual`.
+    orthogonality : real [...]
+        norm(Q^H Q - I)_F / (n eps), see `certificate.orthogonality`.
+    status : int32 [...]
+        A `Status` per matrix; where it is not OK every number of that matrix is NaN.
+    implementation : str
+        The implementation that ran.
+    """
+
+    T: Inexact[Array, "*batch n n"]
+    Q: Inexact[Array, "*batch n n"]
+    residual: Float[Array, "*batch"]
+    orthogonality: Float[Array, "*batch"]
+    status: Int[Array, "*batch"]
+    implementation: str = field(metadata={"static": True})
+
+
+def schur(A: ArrayLike, *, implementation: str | None = None) -> SchurResult:
+    """Schur form of each matrix of a batch: A = Q T Q^H.
+
+    Works eagerly, under jit and under vmap. Called eagerly with a batch on the host, it spreads the matrices over the
+    cores with one BLAS thread each and returns when all are done; inside a jit of the caller's it takes one matrix
+    after another (see threads.py for why). Eager calls are therefore the fast ones on a CPU.
+
+    Parameters
+    ----------
+    A : real or complex [..., n, n], float32, float64, complex64 or complex128
+        The matrices, any scale: each is divided by a power of two first, which changes no digit. Subnormal entries
+        may count as zero, as XLA flushes them. Float64 numpy input is taken in float32 unless x64 is on, as
+        everywhere in JAX.
+    implementation : str, optional
+        Force one of ``implementations("schur")``; by default the platform of the array decides (under a trace: the
+        platform of the default device). Forcing "lapack" for an array of an accelerator copies it to the host, where
+        the result stays.
+
+    Returns
+    -------
+    SchurResult
+        A pytree. A matrix with NaN or infinite entries, one whose iteration does not converge and one whose T
+        overflows have a status of their own and NaN values; the other matrices of the batch are not affected.
+
+    Raises
+    ------
+    ValueError
+        For a dtype or shape that is not allowed, or an unknown implementation.
+    NotImplementedError
+        Where no implementation supports the platform; the message gives each one's reason and the remedy.
+
+    Notes
+    -----
+    About 25 n^3 operations a matrix, 3 n^2 numbers of memory; the certificate adds 6 n^3 operations, all products.
+    Backward stable: `residual` and `orthogonality` are of order one or below. Golub and Van Loan, Matrix Computations,
+    4th edition, section 7.5.
+    """
+    A = square_matrices("schur", "A", A)
+    chosen = choose("schur", platform_of(A), implementation)
+    return run(certified_schur, A, chosen)
+
+
+def certified_schur(A: Inexact[Array, "*batch n n"], *, implementation: str) -> SchurResult:
+    """The traced body of `schur`, for use inside larger programs: `implementation` names the one to run."""
+    finite = jnp.all(jnp.isfinite(A), axis=(-2, -1))
+    # LAPACK may loop or write outside its workspace on NaN: it gets zeros in their place.
+    safe = jnp.where(finite[..., None, None], A, 0)
+    scale = scale_of(safe)[..., None, None]
+    compute = choose("schur", "", implementation).load("schur")
+    scaled = safe / scale
+    T, Q = compute(scaled)
+    residual = schur_residual(scaled, Q, T)
+    departure = orthogonality(Q)
+    T = T * scale
+    converged = jnp.all(jnp.isfinite(Q), axis=(-2, -1))
+    fits = jnp.all(jnp.isfinite(T), axis=(-2, -1))
+    status = jnp.select(
+        [~finite, ~converged, ~fits],
+        [jnp.int32(Status.NONFINITE_INPUT), jnp.int32(Status.NOT_CONVERGED), jnp.int32(Status.OVERFLOW)],
+        jnp.int32(Status.OK),
+    )
+    ok = status == Status.OK
+    return SchurResult(
+        T=jnp.where(ok[..., None, None], T, jnp.nan),
+        Q=jnp.where(ok[..., None, None], Q, jnp.nan),
+        residual=jnp.where(ok, residual, jnp.nan),
+        orthogonality=jnp.where(ok, departure, jnp.nan),
+        status=status,
+        implementation=implementation,
+    )

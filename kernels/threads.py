@@ -1,0 +1,158 @@
+"""Threads on the host: the cores go to the batch, and each LAPACK call gets one of them.
+
+OpenBLAS would give every matrix of a batch all cores, which is slower than one core a matrix and, on a host with very
+many cores, corrupts memory (jax-ml/jax issue 39292). Three traps are dealt with here:
+
+1. jaxlib calls the OpenBLAS that scipy brings, and loads it lazily: a limit entered before ``import scipy.linalg``
+   limits nothing, in silence.
+2. A jitted call returns before LAPACK has run: the limit has to be held until the result is there.
+3. jaxlib 0.10 spreads a *batched* LAPACK call over XLA's thread pool from a thread of that pool and waits there: as
+   many such calls at once as there are cores, from several Python threads or inside one program, wait for ever (and
+   from 0.11 on the batch is not spread at all). So a batch is never handed to LAPACK here: under a trace it is taken
+   one matrix after another (`one_at_a_time`), and outside one it is spread over Python threads (`spread`).
+"""
+
+import functools
+import math
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Inexact
+
+# Below this size several matrices go into one call, so that a call takes about a millisecond and the 0.1 ms that it
+# costs to start one stay small: the Schur form of one 64 x 64 matrix takes 0.8 ms, and the time grows as n^3.
+_SIZE_WORTH_A_CALL = 64
+
+
+def cores() -> int:
+    """Number of cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def single_threaded_blas() -> Iterator[None]:
+    """Hold every BLAS of the process to one thread.
+
+    Reentrant, also from several Python threads: the first to enter sets the limit, the last to leave restores what was
+    there. Wait for jitted results *inside* (``jax.block_until_ready``), or the limit is gone before LAPACK runs.
+    It cannot reach a program that someone else runs without it.
+    """
+    _limit.enter()
+    try:
+        yield
+    finally:
+        _limit.leave()
+
+
+def one_at_a_time(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Make vmap of a LAPACK call a loop over single matrices (trap 3 of the module's header)."""
+    return jax.custom_batching.sequential_vmap(function)
+
+
+def spread(function: Callable[..., Any], A: Inexact[Array | np.ndarray, "*batch n n"], **static: Any) -> Any:
+    """Apply a function of matrices to a batch on the host: one BLAS thread a matrix, the cores over the batch.
+
+    A single matrix gets BLAS's own threads. The bits of a matrix's result do not depend on the number of cores, nor on
+    the batch it came in as long as that holds two matrices or more.
+
+    Parameters
+    ----------
+    function : callable
+        ``function(A, **static)`` with A [..., n, n]; returns a pytree of arrays with the same leading axes. It is
+        traced and compiled once for each n, dtype and `static`, so it must be a module-level function.
+    A : array [..., n, n]
+        Concrete matrices; moved to the host's memory where they are elsewhere.
+    **static
+        Hashable options of `function`.
+
+    Returns
+    -------
+    pytree of jax.Array on the host
+        Complete: nothing is left to run when it returns.
+    """
+    batch, n = A.shape[:-2], A.shape[-1]
+    matrices = np.asarray(A).reshape(math.prod(batch), n, n)
+    count = len(matrices)
+    size = max(1, min(count, round((_SIZE_WORTH_A_CALL / max(n, 1)) ** 3)))
+    program = _compiled(function, tuple(sorted(static.items())), (size, n, n), matrices.dtype)
+    if count <= 1:
+        return jax.tree.map(
+            lambda leaf: leaf[:count].reshape(*batch, *leaf.shape[1:]),
+            jax.block_until_ready(program(_padded(matrices, size))),
+        )
+    outputs: list[np.ndarray] = []
+    structure = None
+    executor = ThreadPoolExecutor(min(cores(), -(-count // size)), thread_name_prefix="jaxdyn")
+    try:
+        with single_threaded_blas():
+            starts = range(0, count, size)
+            # device_get waits for each piece, inside the limit.
+            pieces = executor.map(lambda at: jax.device_get(program(_padded(matrices[at : at + size], size))), starts)
+            for at, piece in zip(starts, pieces, strict=True):
+                leaves, structure = jax.tree.flatten(piece)
+                if not outputs:
+                    outputs = [np.empty((count, *leaf.shape[1:]), leaf.dtype) for leaf in leaves]
+                for output, leaf in zip(outputs, leaves, strict=True):
+                    output[at : at + size] = leaf[: count - at]
+    finally:
+        executor.shutdown(cancel_futures=True)
+    arrays = [jax.device_put(output.reshape(*batch, *output.shape[1:]), _host()) for output in outputs]
+    return jax.tree.unflatten(structure, arrays)
+
+
+@functools.lru_cache(maxsize=128)
+def _compiled(function: Callable[..., Any], options: tuple[tuple[str, Any], ...], shape: tuple[int, ...], dtype: Any):
+    """Compile for the host ahead of time: JAX's context settings are per thread and would not reach the workers."""
+    sharding = jax.sharding.SingleDeviceSharding(_host())
+    like = jax.ShapeDtypeStruct(shape, jnp.dtype(dtype), sharding=sharding)
+    return jax.jit(functools.partial(function, **dict(options))).lower(like).compile()
+
+
+def _padded(matrices: np.ndarray, size: int) -> np.ndarray:
+    """The matrices followed by zero matrices, `size` in all."""
+    missing = size - len(matrices)
+    return np.concatenate([matrices, np.zeros((missing, *matrices.shape[1:]), matrices.dtype)]) if missing else matrices
+
+
+def _host() -> jax.Device:
+    return jax.local_devices(backend="cpu")[0]
+
+
+class _Limit:
+    """Counts who holds the limit, so that threads that overlap restore the right number at the end."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._holders = 0
+        self._restore: Callable[[], object] | None = None
+
+    def enter(self) -> None:
+        with self._lock:
+            if self._holders == 0:
+                self._restore = _controller().limit(limits=1, user_api="blas").restore_original_limits
+            self._holders += 1
+
+    def leave(self) -> None:
+        with self._lock:
+            self._holders -= 1
+            if self._holders == 0 and self._restore is not None:
+                self._restore()
+                self._restore = None
+
+
+@functools.cache
+def _controller() -> Any:
+    import scipy.linalg  # noqa: F401  (loads the OpenBLAS that jaxlib will call)
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
+_limit = _Limit()

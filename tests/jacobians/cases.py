@@ -1,0 +1,115 @@
+"""Tiny models, their real residual streams, and the Jacobians of one block by both routes, computed once each."""
+
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxdyn.jacobians import OPERATORS, BlockJacobian, Request, sample_jacobians
+from jaxdyn.models import Model, decoder
+from tests.models.tiny import random_ids, tiny_gpt2, tiny_llama
+
+SIZES = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 100.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
+MODELS = {
+    "llama-mha": partial(tiny_llama, **SIZES, num_key_value_heads=4),
+    "llama-gqa-llama3": partial(tiny_llama, **SIZES, num_key_value_heads=2, head_dim=6, rope_parameters=LLAMA3),
+    "llama-mqa-biases": partial(tiny_llama, **SIZES, num_key_value_heads=1, attention_bias=True, mlp_bias=True),
+    "gpt2": partial(tiny_gpt2, n_embd=16, n_inner=24, n_layer=2),
+}
+BOTH = ("exact", "frozen")
+DERIVATIVES = {"llama-mha": ("exact",), "llama-gqa-llama3": BOTH, "llama-mqa-biases": ("exact",), "gpt2": BOTH}
+COMBINATIONS = [(name, op, derivative) for name in MODELS for op in OPERATORS for derivative in DERIVATIVES[name]]
+
+# These programs run once, on a few numbers: compiling them costs all the time, and half as much without optimisation.
+jit_once = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+LAYER = 1
+TOKENS = 6
+
+# (prompt, position t, source s < t) of four samples; position 0 sees itself alone and has no source.
+PROMPT = np.array([0, 0, 1, 1])
+POSITION = {"cross": np.array([5, 1, 3, 2]), "other": np.array([5, 0, 3, 2])}
+SOURCE = np.array([0, 0, 2, 1])
+
+PARTS = ("attention", "mlp", "block")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model, its Hugging Face twin, one layer's weights and the block inputs x (B, T, D) of two real prompts."""
+
+    hf: Any
+    model: Model
+    weights: dict
+    x: jax.Array
+
+    @property
+    def arch(self):
+        return self.model.architecture
+
+
+@cache
+def case(name: str) -> Case:
+    hf, model = MODELS[name]()
+    ids = jnp.asarray(random_ids(model, 2, TOKENS, seed=3))
+    inputs, _, _ = decoder.residual_stream(model.architecture, model.params, ids)
+    return Case(hf, model, decoder.layer_weights(model.params, LAYER), inputs[LAYER])
+
+
+@cache
+def sequence_jacobians(name: str, derivative: str = "exact") -> tuple[np.ndarray, np.ndarray]:
+    """d h[b,t] / d x[b,s] and d y[b,t] / d x[b,s], (B, T, D, T, D): the whole decoder block differentiated at once."""
+    c = case(name)
+    positions = jnp.arange(TOKENS)
+
+    def both(x):
+        h = decoder.attention_sublayer(c.arch, c.weights, x, positions, derivative=derivative)
+        return h, decoder.mlp_sublayer(c.arch, c.weights, h, derivative=derivative)
+
+    h, y = jit_once(jax.vmap(jax.jacfwd(both)))(c.x)
+    return np.asarray(h), np.asarray(y)
+
+
+@cache
+def routes(name: str, operator: str, derivative: str) -> dict[str, BlockJacobian]:
+    """All parts at the four samples, by both routes, under one jit."""
+    c = case(name)
+    request = Request(operator, derivative)  # pyright: ignore[reportArgumentType]
+
+    @jit_once
+    def both(weights, x):
+        source = jnp.asarray(SOURCE) if operator == "cross" else None
+        take = partial(
+            sample_jacobians, c.arch, request, weights, x, jnp.asarray(PROMPT), jnp.asarray(position_of(operator))
+        )
+        return {method: take(source=source, method=method) for method in ("closed-form", "autodiff")}
+
+    return jax.tree.map(np.asarray, both(c.weights, c.x))
+
+
+def position_of(operator: str) -> np.ndarray:
+    return POSITION.get(operator, POSITION["other"])
+
+
+def with_norm_eps(c: Case, eps: float) -> Case:
+    arch = replace(c.arch, norm_eps=eps)
+    return replace(c, model=replace(c.model, architecture=arch))
+
+
+def relative(found: Any, wanted: Any) -> float:
+    """Largest difference over the largest wanted value; inf where a shape differs or something is not a number."""
+    found, wanted = np.asarray(found), np.asarray(wanted)
+    if found.shape != wanted.shape or not np.isfinite(found).all():
+        return float("inf")
+    return float(np.abs(found - wanted).max() / np.abs(wanted).max())

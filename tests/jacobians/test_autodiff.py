@@ -1,0 +1,124 @@
+"""The autodiff route against routes that share none of its code: whole sequences, central differences, a formula."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdyn.jacobians.autodiff import columns
+from jaxdyn.models import decoder, layers
+from tests.jacobians.cases import (
+    DERIVATIVES,
+    MODELS,
+    POSITION,
+    PROMPT,
+    SOURCE,
+    case,
+    jit_once,
+    relative,
+    routes,
+    sequence_jacobians,
+)
+
+EVERY = [(name, derivative) for name in MODELS for derivative in DERIVATIVES[name]]
+TOLERANCE = 1e-12
+
+
+@pytest.mark.parametrize(("name", "derivative"), EVERY)
+def test_in_context_is_a_diagonal_block_of_the_sequence_jacobian(name, derivative):
+    found = routes(name, "in-context", derivative)["autodiff"]
+    wanted = sequence_jacobians(name, derivative)
+    for i, (b, t) in enumerate(zip(PROMPT, POSITION["other"], strict=True)):
+        assert relative(found.attention[i], wanted[0][b, t, :, t]) < TOLERANCE
+        assert relative(found.block[i], wanted[1][b, t, :, t]) < TOLERANCE
+
+
+@pytest.mark.parametrize(("name", "derivative"), EVERY)
+def test_cross_is_an_off_diagonal_block_of_the_sequence_jacobian(name, derivative):
+    found = routes(name, "cross", derivative)["autodiff"]
+    wanted = sequence_jacobians(name, derivative)
+    for i, (b, t, s) in enumerate(zip(PROMPT, POSITION["cross"], SOURCE, strict=True)):
+        assert relative(found.attention[i], wanted[0][b, t, :, s]) < TOLERANCE
+        assert relative(found.block[i], wanted[1][b, t, :, s]) < TOLERANCE
+
+
+@pytest.mark.parametrize(("name", "derivative"), EVERY)
+def test_isolated_is_the_block_on_a_sequence_of_one(name, derivative):
+    c = case(name)
+    found = routes(name, "isolated", derivative)["autodiff"]
+
+    @jit_once
+    @jax.vmap
+    def alone(x):
+        def block(z):
+            return decoder.block(c.arch, c.weights, z[None], jnp.zeros(1, int), derivative=derivative)[0]
+
+        return jax.jacfwd(block)(x), block(x)
+
+    wanted, y = alone(c.x[PROMPT, POSITION["other"]])
+    for i in range(len(PROMPT)):
+        assert relative(found.block[i], wanted[i]) < TOLERANCE
+        assert relative(found.y[i], y[i]) < TOLERANCE
+
+
+@pytest.mark.parametrize(("name", "derivative"), EVERY)
+def test_ov_is_the_observed_self_weight_times_the_value_path(name, derivative):
+    c = case(name)
+    size, group, positions = c.arch.head_dim, c.arch.heads // c.arch.kv_heads, jnp.arange(c.x.shape[1])
+    found = routes(name, "ov", derivative)["autodiff"]
+
+    @jit_once
+    @jax.vmap
+    def by_hand(x, t):
+        w = c.weights["attention"]
+
+        def norm(z):
+            return layers.norm(c.arch, c.weights["attention_norm"], z, derivative=derivative)
+
+        q, (k, _) = layers.queries(c.arch, w, norm(x), positions), layers.keys_values(c.arch, w, norm(x), positions)
+        weight = layers.attention_pattern(c.arch, q, k, positions, positions)[:, t, t]
+        values = jnp.zeros((c.arch.width, c.arch.width))
+        for h in range(c.arch.heads):
+            own, shared = slice(h * size, (h + 1) * size), slice(h // group * size, (h // group + 1) * size)
+            values += weight[h] * w["o"][:, own] @ w["v"][shared]
+        return jnp.eye(c.arch.width) + values @ jax.jacfwd(norm)(x[t])
+
+    wanted = by_hand(c.x[PROMPT], jnp.asarray(POSITION["other"]))
+    for i in range(len(PROMPT)):
+        assert relative(found.attention[i], wanted[i]) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_central_differences(name):
+    """(f(x + e) - f(x - e)) / 2 e with e = 1e-5: an error of about e^2 = 1e-10 and a noise of eps / e = 1e-11."""
+    c = case(name)
+    found = {operator: routes(name, operator, "exact")["autodiff"].block for operator in ("in-context", "isolated")}
+    crossed = routes(name, "cross", "exact")["autodiff"].block
+    step = 1e-5
+    moves = step * np.concatenate([np.eye(c.arch.width), -np.eye(c.arch.width)])
+
+    @jit_once
+    def slopes(x, s, t):
+        y = jax.vmap(lambda e: decoder.block(c.arch, c.weights, x.at[s].add(e), jnp.arange(len(x)))[t])(moves)
+        plus, minus = jnp.split(y, 2)
+        return (plus - minus).T / (2 * step)
+
+    for i, b in enumerate(PROMPT):
+        t, t_cross, s = POSITION["other"][i], POSITION["cross"][i], SOURCE[i]
+        assert relative(found["in-context"][i], slopes(c.x[b], t, t)) < 1e-8
+        assert relative(crossed[i], slopes(c.x[b], s, t_cross)) < 1e-8
+    alone = c.x[PROMPT[0], POSITION["other"][:1]]
+    assert relative(found["isolated"][0], slopes(alone, 0, 0)) < 1e-8
+
+
+def test_chunk_is_the_number_of_columns_at_once():
+    def longest_loop(chunk):
+        jaxpr = jax.make_jaxpr(lambda x: columns(jnp.sin, x, chunk))(jnp.ones(12))
+        return max((e.params["length"] for e in jaxpr.eqns if e.primitive.name == "scan"), default=1)
+
+    assert [longest_loop(chunk) for chunk in (1, 4, 12, 64)] == [12, 3, 1, 1]
+    for chunk in (1, 5, 12):
+        x = jnp.linspace(0.0, 1.0, 12)
+        assert (
+            relative(columns(lambda z: jnp.sin(z) * z[0], x, chunk), jax.jacrev(lambda z: jnp.sin(z) * z[0])(x)) < 1e-14
+        )

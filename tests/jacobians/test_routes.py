@@ -1,0 +1,81 @@
+"""The closed form against autodiff: every operator, part, derivative and kind of block, in float64."""
+
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxdyn.jacobians import DERIVATIVES, Request, sample_jacobians
+from jaxdyn.models import decoder
+from tests.jacobians.cases import COMBINATIONS, LAYER, PARTS, PROMPT, case, jit_once, position_of, relative, routes
+
+# Sums of at most n = 24 products, a few in a row: n eps = 5e-15, and some 20 of these for the chain.
+TOLERANCE = 1e-12
+
+
+@pytest.mark.parametrize(("name", "operator", "derivative"), COMBINATIONS)
+def test_closed_form_is_autodiff(name, operator, derivative):
+    closed, auto = (routes(name, operator, derivative)[method] for method in ("closed-form", "autodiff"))
+    for field in (*PARTS, "x", "h", "y"):
+        found, wanted = getattr(closed, field), getattr(auto, field)
+        if wanted is None:
+            assert (operator, field, found) == ("cross", "mlp", None)
+            continue
+        for sample in range(len(PROMPT)):
+            assert relative(found[sample], wanted[sample]) < TOLERANCE, (field, sample)
+    assert not np.array_equal(closed.block, auto.block), "one route ran twice: different sums differ in some last bit"
+
+
+@pytest.mark.parametrize("activation", ["silu", "gelu", "gelu_tanh", "relu"])
+@pytest.mark.parametrize("name", ["llama-mqa-biases", "gpt2"])
+def test_every_activation(name, activation):
+    c = case(name)
+    arch = replace(c.arch, activation=activation)
+
+    @jit_once
+    def mlp(weights, x):
+        samples = jnp.arange(2), jnp.zeros(2, int)
+        return {
+            (derivative, method): sample_jacobians(
+                arch, Request("isolated", derivative), weights, x, *samples, keep=("mlp",), method=method
+            ).mlp
+            for derivative in DERIVATIVES
+            for method in ("closed-form", "autodiff")
+        }
+
+    found = mlp(c.weights, c.x[:, 2:3])
+    for derivative in DERIVATIVES:
+        assert relative(found[derivative, "closed-form"], found[derivative, "autodiff"]) < TOLERANCE
+
+
+@pytest.mark.parametrize("operator", ["isolated", "in-context"])
+def test_float32_is_the_float64_result_rounded(operator):
+    c = case("llama-gqa-llama3")
+    weights, x = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), (c.weights, c.x))
+    samples = jnp.asarray(PROMPT), jnp.asarray(position_of(operator))
+    take = jit_once(partial(sample_jacobians, c.arch, Request(operator), keep=("block",)))
+    found = take(weights, x, *samples).block
+    assert found.dtype == jnp.float32
+    wanted = routes("llama-gqa-llama3", operator, "exact")["closed-form"].block
+    # Some 8 roundings of sums of n <= 24 terms in a row, of random sign: 8 sqrt(24) eps.
+    error = relative(found, wanted)
+    assert 1e-9 < error < 8 * 24**0.5 * np.finfo(np.float32).eps
+
+
+def test_low_precision_weights_compute_in_float32():
+    c = case("gpt2")
+    params = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), c.model.params)
+    weights = decoder.layer_weights(params, LAYER)
+    x = c.x[:, :1].astype(jnp.float32)
+    samples = jnp.arange(2), jnp.zeros(2, int)
+    block = {
+        method: jit_once(partial(sample_jacobians, c.arch, Request("isolated"), keep=("block",), method=method))(
+            weights, x, *samples
+        ).block
+        for method in ("closed-form", "autodiff")
+    }
+    assert block["closed-form"].dtype == jnp.float32
+    assert relative(block["closed-form"], block["autodiff"]) < 8 * 24**0.5 * np.finfo(np.float32).eps

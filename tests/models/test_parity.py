@@ -1,0 +1,150 @@
+"""Our decoder against transformers in torch float64: embeddings, the stream after each block, logits."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+from jaxdyn.models import decoder
+from tests.models.tiny import hf_stream, in_own_dtype, ours, random_ids, tiny_gpt2, tiny_llama
+
+LLAMA3 = {
+    "rope_type": "llama3",
+    "rope_theta": 10000.0,
+    "factor": 4.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
+CASES = {
+    "llama-mha": (tiny_llama, {"num_key_value_heads": 4}),
+    "llama-gqa": (tiny_llama, {"num_key_value_heads": 2}),
+    "llama-mqa": (tiny_llama, {"num_key_value_heads": 1}),
+    "llama-tied": (tiny_llama, {"tie_word_embeddings": True}),
+    "llama-biases": (tiny_llama, {"attention_bias": True, "mlp_bias": True}),
+    "llama-head-dim": (tiny_llama, {"head_dim": 12}),
+    "llama-gelu-eps": (tiny_llama, {"hidden_act": "gelu", "rms_norm_eps": 0.1}),
+    "llama-theta": (tiny_llama, {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}}),
+    "llama-linear": (tiny_llama, {"rope_parameters": {"rope_type": "linear", "rope_theta": 10000.0, "factor": 4.0}}),
+    "llama-llama3": (tiny_llama, {"rope_parameters": LLAMA3}),
+    "gpt2": (tiny_gpt2, {}),
+    "gpt2-untied": (tiny_gpt2, {"tie_word_embeddings": False}),
+    "gpt2-inner-relu": (tiny_gpt2, {"n_inner": 40, "activation_function": "relu"}),
+    "gpt2-gelu-eps": (tiny_gpt2, {"activation_function": "gelu", "layer_norm_epsilon": 0.1}),
+}
+TOLERANCE = {"float64": 1e-10, "float32": 2e-5}  # largest difference over the largest value
+
+
+def our_stream(model, ids):
+    inputs, _, final = decoder.residual_stream(model.architecture, model.params, jnp.asarray(ids))
+    logits = model.logits(ids) if final.dtype == np.float64 else decoder.unembed(model.architecture, model.params, final)
+    return np.asarray(inputs[0]), np.concatenate([inputs[1:], final[None]]), np.asarray(logits)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("case", CASES)
+def test_stream_and_logits_agree(case, dtype):
+    build, overrides = CASES[case]
+    hf, model = build(dtype=dtype, **overrides)
+    ids = random_ids(model, 2, 64)  # the whole context, hence four times the original length under llama3 scaling
+    expected, found = hf_stream(hf, ids), our_stream(model, ids)
+    for name, want, got in zip(("embeddings", "residuals", "logits"), expected, found, strict=True):
+        assert got.dtype == dtype
+        assert want.shape == got.shape
+        # Scale of each layer apart, so that a large last layer does not hide an error in the first.
+        axes = tuple(range(want.ndim - 3, want.ndim))
+        error = np.abs(want - got).max(axes) / np.abs(want).max(axes)
+        assert error.max() < TOLERANCE[dtype], (name, error)
+
+
+def test_the_comparison_sees_small_errors():
+    """Each kind of weight matters: a change of 1e-6 in one of its entries moves the logits beyond the tolerance."""
+    hf, model = tiny_llama(attention_bias=True, mlp_bias=True)
+    ids = random_ids(model, 1, 24)
+    before = hf_stream(hf, ids)[2]
+    for name, parameter in hf.named_parameters():
+        with torch.no_grad():
+            kept = parameter.clone()
+            parameter.add_(1e-6 * torch.randn_like(parameter))
+            moved = np.abs(hf_stream(hf, ids)[2] - before).max() / np.abs(before).max()
+            parameter.copy_(kept)
+        # A shift of every key by one vector leaves the softmax as it is, but for the rotation by position.
+        assert moved > 1e-9, name
+
+
+def test_the_oracle_is_the_model_of_transformers():
+    """The three float64 replacements change a model in float32 by rounding only."""
+    from transformers import LlamaForCausalLM
+
+    for rope in (LLAMA3, CASES["llama-linear"][1]["rope_parameters"], {"rope_type": "default", "rope_theta": 500.0}):
+        patched, _ = tiny_llama(rope_parameters=rope)
+        plain = LlamaForCausalLM(patched.config).eval()
+        plain.config._attn_implementation = "eager"
+        plain.load_state_dict({key: value.float() for key, value in patched.state_dict().items()})
+        ids = torch.arange(48)[None]
+        with torch.no_grad():
+            reference = plain(ids).logits.double()
+            difference = (in_own_dtype(plain)(ids).logits - reference).abs().max() / reference.abs().max()
+        assert difference < 2e-5
+
+
+def test_bfloat16_weights_are_stored_as_such_and_computed_in_float32():
+    hf, model = tiny_llama(dtype="bfloat16", tie_word_embeddings=True)
+    assert {leaf.dtype for leaf in jax.tree.leaves(model.params)} == {jnp.dtype("bfloat16")}
+    with torch.no_grad():
+        for parameter in hf.parameters():
+            parameter.copy_(parameter.bfloat16().double())
+    ids = random_ids(model, 2, 32)
+    for want, got in zip(hf_stream(hf, ids), our_stream(model, ids), strict=True):
+        assert got.dtype == np.float32
+        assert np.abs(want - got).max() < 2e-5 * np.abs(want).max()
+
+
+def test_float32_rope_stays_accurate_far_out():
+    """At positions in the tens of thousands: float32 logits still agree, where float32 products p f would not."""
+    _, model = tiny_llama(max_position_embeddings=65536)
+    _, model32 = tiny_llama(max_position_embeddings=65536, dtype="float32")
+    positions = jnp.arange(65000, 65024)
+    ids = jnp.asarray(random_ids(model, 24))
+
+    def last(model):
+        x = decoder.embed(model.architecture, model.params, ids, positions)
+        for index in range(model.architecture.layers):
+            x = decoder.block(model.architecture, decoder.layer_weights(model.params, index), x, positions)
+        return np.asarray(x)
+
+    want, got = last(model), last(model32)
+    assert np.abs(want - got).max() < 2e-5 * np.abs(want).max()
+
+
+def test_stories260k_cross_entropy(shared):
+    """1.3136 nats a token: BOS first, at most 512 tokens, pooled over the tokens of the first 30 stories."""
+    import json
+
+    import jaxdyn.models as models
+
+    model = models.load(shared / "models" / "stories260k", dtype="float64")
+    assert model.adds_bos
+    stories = json.loads((shared / "data" / "tinystories_1000.json").read_text(encoding="utf-8"))[:30]
+    total = count = 0
+    for start in range(0, 30, 10):
+        encoded = [ids[:512] for ids in model.encode(stories[start : start + 10])]
+        padded = np.zeros((10, 512), np.int32)
+        for row, ids in zip(padded, encoded, strict=True):
+            row[: len(ids)] = ids
+        scores = jax.nn.log_softmax(model.logits(padded[:, :-1]))
+        chosen = np.asarray(jnp.take_along_axis(scores, jnp.asarray(padded[:, 1:, None]), -1))[..., 0]
+        for row, ids in zip(chosen, encoded, strict=True):
+            total -= row[: len(ids) - 1].sum()
+            count += len(ids) - 1
+    assert count > 9000
+    assert total / count == pytest.approx(1.3136, abs=5e-5)
+
+
+def test_hash_is_that_of_the_weights():
+    hf, model = tiny_gpt2()
+    assert ours(hf).weights_hash == model.weights_hash
+    with torch.no_grad():
+        next(hf.parameters())[0, 0] += 1.0
+    assert ours(hf).weights_hash != model.weights_hash
