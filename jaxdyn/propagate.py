@@ -3,7 +3,8 @@
 The singular values of M_l = J_l ... J_1 spread over more orders of magnitude than a float holds, and a plain product
 loses all but the largest. Here M is carried as U D T: U orthonormal, D = exp(log_scale) a descending diagonal kept as
 logarithms, T well conditioned. One step multiplies U by the next Jacobian, sorts the columns by their scaled norms and
-takes a QR (pre-pivoted QR). A step is a pure function of (state, Jacobian): layers can be streamed, or scanned under jit.
+takes a QR (pre-pivoted QR). A step is a pure function of (state, Jacobian): layers can be streamed, or scanned under
+jit.
 """
 
 import math
@@ -19,7 +20,7 @@ from .measures.graded import graded_singular_values
 
 HIGHEST = lax.Precision.HIGHEST
 ROUNDING = 4
-"""Rounding of a product and a QR in units of eps norm(J)_F, with a margin: against 60 digits at most 0.4 was measured."""
+"""Rounding of a product and a QR in units of eps norm(J)_F, with a margin: at most 0.4 measured against 60 digits."""
 
 
 class Product(NamedTuple):
@@ -42,7 +43,7 @@ class Product(NamedTuple):
 
 
 def start(factor: Float[Array, "*batch n n"], *, rank: int | None = None) -> Product:
-    """The product of one factor, J_1, cut to its `rank` leading singular directions where that is given.
+    """Return the product of one factor, J_1, cut to its `rank` leading singular directions where that is given.
 
     Parameters
     ----------
@@ -193,12 +194,12 @@ def stretching_rates(
 
 
 def cumulative(
-    factors: Float[Array, "L *batch n n"],
+    factors: Float[Array, "L ... n n"],
     *,
     rank: int | None = None,
     method: Literal["svd", "jacobi"] = "svd",
-) -> tuple[Product, Float[Array, "L *batch r"]]:
-    """The whole curve: singular values of the running product after each of L factors.
+) -> tuple[Product, Float[Array, "L ... r"]]:
+    """Follow the whole curve: singular values of the running product after each of L factors.
 
     Parameters
     ----------
@@ -209,7 +210,7 @@ def cumulative(
     Returns
     -------
     The final product, and the log singular values (L, ..., r) after each factor, for `measures.rank` with log=True.
-    Memory: the state (three times n x r) and the factors; pass layers one by one to `step` to hold one factor at a time.
+    Memory: the state (twice n x r) and the factors; pass layers one by one to `step` to hold one factor at a time.
     """
     first = start(factors[0], rank=rank)
 
@@ -222,7 +223,7 @@ def cumulative(
 
 
 def _balance(triangle, scale):
-    """R diag(exp(scale)) = diag(exp(log_scale)) W with a unit diagonal (up to sign) in W; rows of lost directions are unit."""
+    """Return log_scale and W with R diag(exp(scale)) = diag(exp(log_scale)) W, |w_ii| = 1; lost rows are unit vectors."""
     diagonal = jnp.abs(jnp.diagonal(triangle, axis1=-2, axis2=-1))
     log_scale = jnp.log(diagonal) + scale
     lost = (log_scale == -jnp.inf)[..., None]

@@ -2,11 +2,13 @@
 
 import errno
 import json
+import multiprocessing
 import os
 import random
+import re
+import resource
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -374,64 +376,85 @@ def test_a_full_disk_is_one_line_and_keeps_what_was_written(tmp_path, monkeypatc
     )
 
 
-CHILD = """
-import resource, signal, sys
-from pathlib import Path
-import tests.test_store as t
-from jaxdyn import store
-path, limit = Path(sys.argv[1]), int(sys.argv[2])
-schema = t.make_schema(samples=40, unit=4, width=24)
-results = store.start(path, schema, t.SETTINGS, resume=True)
-if limit:  # the kernel refuses every file above this size, as a full disk would
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-print("ready", flush=True)
-for unit in set(range(results.unit_count)) - set(results.done_units()):
-    results.write_unit(unit, t.unit_data(schema, unit))
-results.finish(t.final_groups(results))
-print("finished", flush=True)
-"""
+def write_all(path: Path, limit: int, report) -> None:
+    """Run to the end in a process of its own, saying so; with `limit` the kernel refuses every file above this size."""
+    schema = make_schema(samples=40, unit=4, width=24)
+    results = store.start(path, schema, SETTINGS, resume=True)
+    if limit:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    report.send("ready")
+    try:
+        for unit in sorted(set(range(results.unit_count)) - set(results.done_units())):
+            results.write_unit(unit, unit_data(schema, unit))
+        results.finish(final_groups(results))
+        report.send("finished")
+    except StoreError as error:
+        report.send(str(error))
 
 
-def _child(path, limit=0):
-    root = Path(__file__).resolve().parents[1]
-    command = [sys.executable, "-W", "error", "-c", CHILD, str(path), str(limit)]
-    return subprocess.Popen(command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+class Child:
+    """A process that runs `write_all`; `receive` gives its next word, or "" once it is gone."""
+
+    def __init__(self, path: Path, limit: int = 0):
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__])
+        self._reader, writer = context.Pipe(duplex=False)
+        self._process = context.Process(target=write_all, args=(path, limit, writer))
+        self._process.start()
+        writer.close()
+
+    def receive(self) -> str:
+        try:
+            return self._reader.recv() if self._reader.poll(60) else "silent for a minute"
+        except EOFError:
+            return ""
+
+    def kill(self) -> None:
+        """End it now if it still runs, as a power cut would end it."""
+        self._process.kill()
+
+    def wait(self) -> int | None:
+        self._process.join(60)
+        self._reader.close()
+        return self._process.exitcode
 
 
 def test_the_kernels_own_refusal_is_reported_and_the_run_resumes(tmp_path):
     path = tmp_path / "results.zarr"
-    _, error = (process := _child(path, limit=4096)).communicate(timeout=60)
-    assert process.returncode == 1
-    assert "StoreError: cannot write" in error
-    assert "File too large" in error
+    child = Child(path, limit=4096)
+    assert child.receive() == "ready"
+    assert re.search(r"cannot write .*: File too large; .* make room", child.receive())
+    assert child.wait() == 0
     assert store.describe(path).units_done == 0
-    output, error = _child(path).communicate(timeout=60)
-    assert output.split() == ["ready", "finished"], error
+    child = Child(path)
+    assert [child.receive(), child.receive(), child.wait()] == ["ready", "finished", 0]
     assert store.describe(path).complete
 
 
 def test_killed_and_resumed_gives_the_bytes_of_a_run_that_was_not(tmp_path):
     uninterrupted, killed = tmp_path / "whole.zarr", tmp_path / "killed.zarr"
+    child = Child(uninterrupted)
+    assert child.receive() == "ready"
     begin = time.perf_counter()
-    output, error = _child(uninterrupted).communicate(timeout=60)
-    assert output.split() == ["ready", "finished"], error
+    assert [child.receive(), child.wait()] == ["finished", 0]
     duration = time.perf_counter() - begin
 
-    clock, kills, held = random.Random(20260514), 0, []
+    clock, exits, held = random.Random(20260514), [], []
     while not (killed.exists() and store.describe(killed).complete):
-        process = _child(killed)
-        assert process.stdout is not None
-        if process.stdout.readline() and kills < 6:
-            time.sleep(clock.uniform(0, 0.25) * min(duration, 1.0))
-            process.send_signal(signal.SIGKILL)
-            kills += 1
-        process.communicate(timeout=60)
-        held.append(_check_partial(killed))
-    assert kills >= 2, "the run ended before it could be killed: lengthen it"
+        child = Child(killed)
+        if len(exits) < 7:
+            if len(exits) % 3:  # else the kill may fall before the store is there
+                assert child.receive() == "ready"
+            time.sleep(clock.uniform(0, 0.4) * duration)
+            child.kill()
+        exits.append(child.wait())
+        held.append(_check_partial(killed) if killed.exists() else 0)
+    assert exits.count(-signal.SIGKILL) >= 2, "the runs ended before they could be killed: lengthen them"
     assert any(0 < done < 10 for done in held), f"no kill fell between two units: {held}"
     assert all_bytes(killed) == all_bytes(uninterrupted)
     assert not list(killed.rglob("*.partial"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["killed.zarr", "whole.zarr"]
 
 
 def _check_partial(path):
@@ -462,6 +485,24 @@ def test_a_kill_while_creating_or_finishing_leaves_traces_that_do_no_harm(whole)
     assert not list(path.rglob("*.partial"))
     assert store.open_tree(path)["mean"].row_sum.shape == (LAYERS, WIDTH)
     store.create(path.with_name("other.zarr"), make_schema(), SETTINGS)
+
+
+def test_data_are_durable_before_the_marker_exists(tmp_path, monkeypatch):
+    schema = make_schema()
+    results = store.create(tmp_path / "results.zarr", schema, SETTINGS)
+    events, sync, mark = [], files._sync, files.mark
+    monkeypatch.setattr(files, "_sync", lambda path: (events.append(Path(path)), sync(path)))
+    monkeypatch.setattr(files, "mark", lambda *rest: (events.append("mark"), mark(*rest)))
+    results.write_unit(2, unit_data(schema, 2))
+    before = events[: events.index("mark")]
+    chunks = {
+        path for path in results.path.rglob("c.*") if path.parent.name not in ("part", "layer", "prompt", "depth")
+    }
+    written = {path for path in chunks if path.parent.name != "done"}
+    assert len(written) == len(PER_UNIT)
+    assert written | {path.parent for path in written} == set(before)
+    assert chunks - written == {results.path / "done" / "c.2"}
+    assert events[-2:] == [results.path / "done" / "c.2.partial", results.path / "done"]
 
 
 def test_provenance_names_versions_device_and_flags():

@@ -1,7 +1,7 @@
 """Stage 5 of 7: the few array operations that every measure shares.
 
-Norms are scaled by the largest entry before squaring, so that nothing over- or underflows; a matrix with a NaN gives NaN
-and leaves the other matrices of its batch alone.
+Norms are scaled by the largest entry before squaring, so that nothing over- or underflows; a matrix with a NaN gives
+NaN and leaves the other matrices of its batch alone.
 """
 
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ def frobenius(matrix: Inexact[Array, "*batch m n"]) -> Float[Array, "*batch"]:
 
 
 def mean_trace(matrix: Inexact[Array, "*batch n n"]) -> Inexact[Array, "*batch"]:
-    """t = tr M / n, the multiple of the identity nearest to M in the Frobenius norm."""
+    """Mean of the diagonal, t = tr M / n: tI is the multiple of the identity nearest to M in the Frobenius norm."""
     return jnp.mean(jnp.diagonal(matrix, axis1=-2, axis2=-1), axis=-1)
 
 

@@ -1,8 +1,8 @@
 """Stage 5 of 7: what the eigenvalues say - how many are complex, how much the map rotates (E2, E3).
 
-The rotation measures are taken on M - tI, t = tr M / n: a block J = I + A of a residual network aligns with the identity
-by itself, and without its mean scaling J and A = J - I give the same number. All functions are pure, batched over the
-leading dimensions, and return NaN for a matrix whose decomposition is NaN.
+The rotation measures are taken on M - tI, t = tr M / n: a block J = I + A of a residual network aligns with the
+identity by itself, and without its mean scaling J and A = J - I give the same number. All functions are pure, batched
+over the leading dimensions, and return NaN for a matrix whose decomposition is NaN.
 """
 
 import jax.numpy as jnp
@@ -138,7 +138,7 @@ def antisymmetric_share(matrix: Float[Array, "*batch n n"]) -> Float[Array, "*ba
 
 
 def spectral_radius(eigenvalues: Complex[Array, "*batch n"]) -> Float[Array, "*batch"]:
-    """rho = max_i |lambda_i| (E7), in the unit of M; NaN where an eigenvalue is NaN."""
+    """Spectral radius rho = max_i |lambda_i| (E7), in the unit of M; NaN where an eigenvalue is NaN."""
     return jnp.max(jnp.abs(eigenvalues), axis=-1)
 
 

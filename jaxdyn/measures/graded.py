@@ -31,13 +31,14 @@ def graded_singular_values(
 
     Returns
     -------
-    log singular values (..., n), descending, -inf for zero; converged (...). NaN where an entry is NaN or the sweeps did
-    not converge; the other matrices of the batch are unaffected. Relative error of a singular value: of order
+    log singular values (..., n), descending, -inf for zero; converged (...). NaN where an entry is NaN or the sweeps
+    did not converge; the other matrices of the batch are unaffected. Relative error of a singular value: of order
     n eps cond(C). Cost: 6 n^2 m flops a sweep, n - 1 dependent steps a sweep, 5 to 9 sweeps.
 
     References
     ----------
-    J. Demmel and K. Veselic, "Jacobi's method is more accurate than QR", 1992; round-robin ordering of Brent and Luk, 1985.
+    J. Demmel and K. Veselic, "Jacobi's method is more accurate than QR", 1992; the round-robin ordering is that of
+    R. Brent and F. Luk, 1985.
     """
     n = columns.shape[-2]
     dtype = columns.dtype
@@ -61,7 +62,10 @@ def graded_singular_values(
         columns, log_scale = _ordered(columns, log_scale)
         largest = jnp.zeros(columns.shape[:-2], dtype=dtype)
         columns, log_scale, largest = lax.fori_loop(
-            0, columns.shape[-2] - 1, partial(_round, order=_round_robin(columns.shape[-2])), (columns, log_scale, largest)
+            0,
+            columns.shape[-2] - 1,
+            partial(_round, order=_round_robin(columns.shape[-2])),
+            (columns, log_scale, largest),
         )
         return count + 1, columns, log_scale, largest
 
@@ -95,7 +99,10 @@ def _round(_, state, *, order):
     norms = jnp.sqrt(big_square) * jnp.sqrt(small_square)
     cosines = jnp.where(norms > 0, jnp.abs(inner) / jnp.where(norms > 0, norms, 1), 0)
     columns = jnp.concatenate(
-        [jnp.where(swap[..., None], rotated_small, rotated_big), jnp.where(swap[..., None], rotated_big, rotated_small)],
+        [
+            jnp.where(swap[..., None], rotated_small, rotated_big),
+            jnp.where(swap[..., None], rotated_big, rotated_small),
+        ],
         axis=-2,
     )
     largest = jnp.maximum(largest, jnp.max(cosines, axis=-1))

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
-from ..errors import InputError
+from jaxdyn.errors import InputError
+
 from .arrays import frobenius, has_nan, nan_where
 
 HIGHEST = lax.Precision.HIGHEST
@@ -33,7 +34,8 @@ def henrici(schur: Float[Array, "*batch n n"]) -> Float[Array, "*batch"]:
 
     References
     ----------
-    E4. P. Henrici, "Bounds for iterates, inverses, spectral variation and fields of values of non-normal matrices", 1962.
+    E4. P. Henrici, "Bounds for iterates, inverses, spectral variation and fields of values of non-normal matrices",
+    1962.
     """
     rows = jnp.arange(schur.shape[-1] - 1)
     below = jnp.diagonal(schur, offset=-1, axis1=-2, axis2=-1)
@@ -102,24 +104,26 @@ def self_alignment(
     given = min(left.shape[-1], right_h.shape[-2])
     k = leading(left.shape[-2]) if top is None else top
     if not 1 <= k <= given:
-        msg = f"top: got {k}; allowed: 1 to {given}, the number of singular vectors given; pass more vectors or lower top"
+        msg = (
+            f"top: got {k}; allowed: 1 to {given}, the number of singular vectors given; pass more vectors or lower top"
+        )
         raise InputError(msg)
     overlap = jnp.matmul(right_h[..., :k, :], left[..., :, :k], precision=HIGHEST)
     return jnp.sum(overlap**2, axis=(-2, -1)) / k
 
 
 def leading(width: int) -> int:
-    """k = ceil(n/10), the size of the leading subspace of E5."""
+    """Return k = ceil(n/10), the size of the leading subspace of E5."""
     return math.ceil(width / 10)
 
 
 def spectral_norm(singular_values: Float[Array, "*batch n"]) -> Float[Array, "*batch"]:
-    """sigma_max, the largest gain over unit inputs (E7), in the unit of M; NaN where a singular value is NaN."""
+    """Spectral norm sigma_max, the largest gain over unit inputs (E7), in the unit of M; NaN for a NaN singular value."""
     return jnp.max(singular_values, axis=-1)
 
 
 def numerical_abscissa(matrix: Float[Array, "*batch n n"]) -> Float[Array, "*batch"]:
-    """omega = lambda_max((M + M^T)/2), the largest value of x^T M x over unit x (E7).
+    """Numerical abscissa omega = lambda_max((M + M^T)/2), the largest value of x^T M x over unit x (E7).
 
     Parameters
     ----------
@@ -134,13 +138,13 @@ def numerical_abscissa(matrix: Float[Array, "*batch n n"]) -> Float[Array, "*bat
 
 
 def numerical_radius(matrix: Float[Array, "*batch n n"], *, angles: int = 32) -> Float[Array, "*batch"]:
-    """w = max over unit complex x of |x^H M x| (E7).
+    """Numerical radius w = max over unit complex x of |x^H M x| (E7).
 
     w = max over theta of lambda_max(H(theta)),  H(theta) = cos(theta) (M + M^T)/2 + i sin(theta) (M - M^T)/2
 
-    The maximum is taken on a grid of [0, pi] (a real matrix has a numerical range symmetric about the real axis), then on
-    a nine times finer grid around the best angle. The result is a lower bound; the polygon of the support lines bounds w
-    above by result / cos(pi / (2 (angles - 1))): .13 % at the default, before the second grid.
+    The maximum is taken on a grid of [0, pi] (a real matrix has a numerical range symmetric about the real axis), then
+    on an eight times finer grid around the best angle. The result is a lower bound; the polygon of the support lines
+    bounds w above by result / cos(pi / (2 (angles - 1))): .13 % at the default, before the second grid.
 
     Parameters
     ----------
@@ -180,9 +184,9 @@ def numerical_radius(matrix: Float[Array, "*batch n n"], *, angles: int = 32) ->
 def eigenvector_condition(condition: Float[Array, "*batch n"]) -> tuple[Float[Array, "*batch"], ...]:
     """Median, 90 % quantile and maximum of the eigenvalue condition numbers (E7).
 
-    kappa_i = 1 / |y_i^H x_i| for unit left and right eigenvectors; quantiles are interpolated between the reciprocals, so
-    that a defective eigenvalue (kappa infinite) spoils no other. Ginibre matrices have a heavy tail: the mean of kappa^2
-    does not exist for their real eigenvalues, so quantiles are reported, not kappa(V).
+    kappa_i = 1 / |y_i^H x_i| for unit left and right eigenvectors; quantiles are interpolated between the reciprocals,
+    so that a defective eigenvalue (kappa infinite) spoils no other. Ginibre matrices have a heavy tail: the mean of
+    kappa^2 does not exist for their real eigenvalues, so quantiles are reported, not kappa(V).
 
     Parameters
     ----------

@@ -1,7 +1,7 @@
 """Stage 5 of 7: all measures of one matrix at once, by name, and the table that describes them.
 
-`measure_all` is the only route from a decomposition to stored numbers: measured matrices and the draws of their nulls go
-through it alike, so a difference between them is never a difference of code.
+`measure_all` is the only route from a decomposition to stored numbers: measured matrices and the draws of their nulls
+go through it alike, so a difference between them is never a difference of code.
 """
 
 from typing import NamedTuple
@@ -208,7 +208,7 @@ def measure_all(
     ----------
     matrix : (..., n, n), M.
     schur : (..., n, n), its real Schur form with standardised 2x2 blocks.
-    eigenvalues : (..., n), in the order of the Schur form's diagonal.
+    eigenvalues : (..., n), those of M.
     singular_values : (..., n), those of M.
     left, right_h : (..., n, m) and (..., m, n), leading singular vectors of M - tI, t = tr M / n; m >= k.
     condition : (..., n), eigenvalue condition numbers in the order of the eigenvalues.
@@ -218,7 +218,7 @@ def measure_all(
 
     Returns
     -------
-    Name -> (...) in the real dtype of the matrix, in the order of `MEASURES`, without kreiss_scaled where that is off.
+    Name -> (...) in the real dtype of the matrix, for all names of `MEASURES`, without kreiss_scaled where that is off.
     A matrix that failed has NaN in every measure that uses what failed.
 
     Raises

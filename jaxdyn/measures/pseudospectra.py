@@ -1,7 +1,7 @@
 """Stage 5 of 7: pseudospectra, Kreiss constant and transient growth of one matrix (E7).
 
-All three describe what happens when one block is applied again and again, which a transformer does not do: each of its
-layers is applied once. They are properties of the matrix, comparable between blocks; growth along depth is a property of
+All three describe what happens when one block is applied again and again, which a transformer does not do: each of
+its layers is applied once. They are properties of the matrix, comparable between blocks; growth along depth is a property of
 the products in `propagate`. Resolvent norms come from the Schur form, through `jaxdyn_kernels.resolvent_norm`.
 """
 
@@ -13,7 +13,8 @@ import jaxdyn_kernels
 from jax import lax
 from jaxtyping import Array, Complex, Float
 
-from ..errors import InputError
+from jaxdyn.errors import InputError
+
 from .arrays import has_nan, nan_where
 
 RADII = 7
@@ -106,8 +107,7 @@ def kreiss_scaled(
 
     Returns
     -------
-    (...), dimensionless, at least 1; 1 for a normal matrix; inf where the dominant eigenvalue is defective with infinite
-    condition; NaN where rho is 0 or an input is NaN. Cost: 162 resolvent norms a matrix, each a few triangular solves
+    (...), dimensionless, at least 1; 1 for a normal matrix; inf where the dominant eigenvalue has infinite condition; NaN where rho is 0 or an input is NaN. Cost: 162 resolvent norms a matrix, each a few triangular solves
     of n^2 complex flops: several times a Schur form at n = 64, a small part of it from n = 1000.
 
     References
@@ -151,8 +151,8 @@ def transient_growth(
 
     Returns
     -------
-    (...), dimensionless, at least 1; 1 for a normal matrix. NaN where rho is 0 or an input is NaN. Cost: `steps` times a
-    product and the singular values, about 10 n^3 flops each.
+    (...), dimensionless, at least 1; 1 for a normal matrix. NaN where rho is 0 or an input is NaN. Cost: `steps` times
+    a product and the singular values, about 10 n^3 flops each.
 
     Raises
     ------
@@ -184,7 +184,7 @@ def _mesh(log_distances, angles):
 
 
 def _best(schur, log_distances, angles):
-    """The largest (|z| - 1) norm((zI - T)^-1) over the points, and where it is."""
+    """Return the largest (|z| - 1) norm((zI - T)^-1) over the points, and where it is."""
     distance = jnp.exp(log_distances)
     points = (1 + distance) * lax.complex(jnp.cos(angles), jnp.sin(angles))
     values = distance * _resolvent(schur, points)
@@ -197,5 +197,5 @@ def _best(schur, log_distances, angles):
 
 
 def _resolvent(schur, points):
-    """norm((zI - T)^-1)_2 at points (..., m) of each matrix of (..., n, n)."""
-    return jaxdyn_kernels.resolvent_norm(schur, points)
+    """norm((zI - T)^-1)_2 at points (..., m) of each matrix of (..., n, n), to .1 %."""
+    return jnp.vectorize(jaxdyn_kernels.resolvent_norm, signature="(n,n),(m)->(m)")(schur, points)

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from jax.scipy.special import entr, logsumexp
 from jaxtyping import Array, Float
 
-from ..errors import InputError
+from jaxdyn.errors import InputError
+
 from .arrays import has_nan, nan_where
 
 REMOVED = (0, 1, 4, 16)
@@ -92,7 +93,7 @@ def stable_rank(
 def threshold_count(
     singular_values: Float[Array, "*batch n"], *, threshold: float = 0.1, removed: int = 0, log: bool = False
 ) -> Float[Array, "*batch"]:
-    """Number of singular values above a share of the largest one, #{i : s_i > threshold * max_j s_j}.
+    """Count the singular values above a share of the largest one, #{i : s_i > threshold * max_j s_j}.
 
     Parameters
     ----------

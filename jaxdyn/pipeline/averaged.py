@@ -161,7 +161,7 @@ def _product_of_means(arrays: Arrays) -> xr.Dataset:
     """Arrays of the product of the averaged blocks, `mean_` before their names, by depth."""
     data = {}
     for name, value in arrays.items():
-        dims = ("depth", "rate") if value.ndim == 3 else ("depth",)
+        dims = ("rate",) if name.startswith("stretching") else ("depth",)
         data[f"mean_{name}"] = (dims, value[0], {"of": "the product of the averaged blocks"})
     return xr.Dataset(data)
 

@@ -137,14 +137,14 @@ def _cumulative(real: str, draws: int) -> list[Variable]:
     variables = [
         Variable(
             "stretching_rate",
-            (*dims, "rate"),
+            ("prompt_sample", "rate"),
             real,
-            {"long_name": "finite-time stretching rates log(s_i) / depth; NaN beyond the digits kept", "units": "nat"},
+            {"long_name": "finite-time stretching rates log(s_i) / L of the whole product; NaN beyond the digits kept"},
             "cumulative",
         ),
         Variable(
             "stretching_digits",
-            (*dims, "rate"),
+            ("prompt_sample", "rate"),
             real,
             {"long_name": "decimal digits kept in each singular value of the product"},
             "cumulative",

@@ -1,7 +1,6 @@
 """Running products of block Jacobians: their measures, and the laws they are compared with."""
 
-from typing import Literal
-
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -30,14 +29,6 @@ LAWS = {
     "alignment_ratio": "participation ratio over the free-product law: 1 where layers are unrelated (N3)",
 }
 
-Method = Literal["svd", "jacobi"]
-
-
-def rate_method(width: int) -> Method:
-    """Return how the stretching rates of a product are computed at this width."""
-    return "jacobi" if width <= JACOBI_WIDTH else "svd"
-
-
 def begin(width: int, dtype: np.dtype, *, truncate: int | None, draws: int | None = None) -> propagate.Product:
     """Return the product of no factors, the identity (cut to its first `truncate` directions), once or `draws` times."""
     r = width if truncate is None else min(truncate, width)
@@ -49,7 +40,7 @@ def begin(width: int, dtype: np.dtype, *, truncate: int | None, draws: int | Non
 
 
 def advance(
-    product: propagate.Product | None, block: Float[Array, "n n"], *, truncate: int | None, rates: Method | None
+    product: propagate.Product, block: Float[Array, "n n"], *, truncate: int | None
 ) -> tuple[propagate.Product, dict[str, Array]]:
     """Multiply a product by one more block and measure it.
 
@@ -58,13 +49,11 @@ def advance(
     product : the state, from `begin` or an earlier call.
     block : J of the next layer.
     truncate : rank kept at each step, or None.
-    rates : how to compute finite-time stretching rates, or None to leave them out.
 
     Returns
     -------
     The new state, and the measures by name.
     """
-    assert product is not None
     n = block.shape[-1]
     if truncate is not None and truncate < n:
         first = propagate.start(block, rank=truncate)
@@ -82,13 +71,22 @@ def advance(
     }
     for removed in (1, 4, 16):
         measured[f"effective_rank_without_{removed}"] = rank.effective_rank(logs, removed=removed, log=True)
-    if rates is not None:
-        measured["stretching_rate"], measured["stretching_digits"] = propagate.stretching_rates(state, method=rates)
     return state, measured
 
 
+def stretching(states: list[propagate.Product]) -> dict[str, np.ndarray]:
+    """Finite-time stretching rates of S final products, (S, r), and the decimal digits kept in each singular value."""
+    stacked = jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *states)
+    method = "jacobi" if states[0].left.shape[-2] <= JACOBI_WIDTH else "svd"
+    values, kept = _stretching(stacked._replace(factors=stacked.factors[0]), method=method)
+    return {"stretching_rate": np.asarray(values), "stretching_digits": np.asarray(kept)}
+
+
+_stretching = jax.jit(propagate.stretching_rates, static_argnames="method")
+
+
 def with_laws(layers: list[dict[str, np.ndarray]], width: int) -> dict[str, np.ndarray]:
-    """Stack the measures of S products along depth, (S, depth, ...), and add the laws of `LAWS`."""
+    """Stack the measures of S products along depth, (S, depth), and add the laws of `LAWS`."""
     arrays = {name: np.stack([layer[name] for layer in layers], axis=1) for name in layers[0]}
     single = jnp.asarray(arrays.pop("single_participation_ratio")).T
     norms = jnp.asarray(arrays.pop("single_update_norm")).T

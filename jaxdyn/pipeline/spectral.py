@@ -2,13 +2,14 @@
 
 The parts and metrics of a Jacobian M are *views* a M - b I of it: "block" is (1, 0), "update" (1, 1), and the relative
 metric scales by a = norm(input)/norm(output). They share the Schur form (scaled and shifted), the condition numbers and
-the singular vectors of M - tI; only their singular values are their own. Null draws go through the same code.
+the singular vectors of M - tI; only their singular values are their own.
 
-`measure_sample` is one program without batch axes: LAPACK runs on the host, where the cores are spread over samples by
-threads (`host.py`), because batched LAPACK calls inside one program can wait for each other (see jaxdyn_kernels.threads).
+The measured matrices and their null draws are rounds of one loop, and the views of a matrix rounds of another: null and
+measurement go through the same instructions, and the program stays small. It has no batch axes: LAPACK runs on the host,
+where threads spread the cores over samples (`host.py`), because batched LAPACK calls in one program can wait for each
+other for ever (see jaxdyn_kernels.threads).
 """
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -97,102 +98,87 @@ def measure_sample(inputs: Inputs, *, plan: Plan) -> tuple[dict[str, Array], dic
     n = inputs.matrices.shape[-1]
     eye = jnp.eye(n, dtype=inputs.matrices.dtype)
     trace = mean_trace(inputs.matrices)
-    factors = [_svd(matrix - t * eye) for matrix, t in zip(inputs.matrices, trace, strict=True)]
-    pieces = [
-        Pieces(matrix, _decompose(matrix), left, right_h)
-        for matrix, (left, _, right_h) in zip(inputs.matrices, factors, strict=True)
-    ]
-    found = _all_views(pieces, ratio, plan)
-    deviation = jnp.stack([values for _, values, _ in factors])
-    product, cumulative = None, {}
-    if plan.block is not None:
-        block = inputs.matrices[plan.block]
-        product, cumulative = products.advance(
-            inputs.product, block, truncate=plan.truncate, rates=products.rate_method(n)
-        )
-        cumulative["single_participation_ratio"] = participation_ratio(pieces[plan.block].spectrum.singular_values)
-        cumulative["single_update_norm"] = frobenius(block - eye)
+    deviation = lax.map(lambda pair: _svd(pair[0] - pair[1] * eye)[1], (inputs.matrices, trace))
 
-    drawn, null_products = {}, None
-    if plan.draws:
-        one = partial(_one_draw, trace=trace, deviation=deviation, ratio=ratio, ids=inputs.ids, plan=plan)
-        drawn, null_cumulative, null_products = lax.map(one, (jnp.arange(plan.draws), inputs.null_products))
-        found["eigenvalues_null"] = drawn["eigenvalues"][0]
-        for name, draws in null_cumulative.items():
-            mean, sd = nulls.summarise(draws)
-            cumulative |= {f"{name}_null": mean, f"{name}_null_sd": sd, f"{name}_excess": cumulative[name] - mean}
-    arrays = {**found, **_nulls(found, drawn, inputs.matrices, ratio, plan)}
-    where = jnp.asarray([view.index for view in plan.views if view.metric == "raw"])
-    arrays |= {"input_norm": inputs.norms[where, 0], "output_norm": inputs.norms[where, 1]}
-    return arrays, cumulative, product, null_products
+    def one_round(state: tuple[Array, propagate.Product | None]):
+        """Round 0 measures the matrices themselves, round k > 0 their draw k - 1."""
+        number, product = state
+        matrices = inputs.matrices
+        if plan.draws:
+            draw = jnp.maximum(number - 1, 0)
+            drawn = nulls.n1_matrices(
+                jax.random.key(plan.seed), deviation, trace, inputs.ids, draws=1, first_draw=draw, full=True
+            )
+            matrices = jnp.where(number == 0, matrices, drawn.matrix[:, 0])
+        pieces = lax.map(_take_apart, matrices)
+        found = lax.map(lambda view: _measure_view(pieces, view, plan), _view_table(plan, ratio))
+        single = participation_ratio(pieces.spectrum.singular_values)
+        if plan.block is None or product is None:
+            return found, {}, product, single
+        product, cumulative = products.advance(product, matrices[plan.block], truncate=plan.truncate)
+        return found, cumulative, product, single
+
+    states = None
+    if plan.block is not None:
+        states = jax.tree.map(lambda leaf: leaf[None], inputs.product)
+        if plan.draws:
+            states = jax.tree.map(lambda own, null: jnp.concatenate([own, null]), states, inputs.null_products)
+    found, cumulative, states, single = lax.map(one_round, (jnp.arange(plan.draws + 1), states))
+    measured = {name: value[0] for name, value in cumulative.items()}
+    product = null_products = None
+    if plan.block is not None:
+        product = jax.tree.map(lambda leaf: leaf[0], states)
+        null_products = jax.tree.map(lambda leaf: leaf[1:], states) if plan.draws else None
+        for name, values in cumulative.items() if plan.draws else ():
+            mean, sd = nulls.summarise(values[1:])
+            measured |= {f"{name}_null": mean, f"{name}_null_sd": sd, f"{name}_excess": values[0] - mean}
+        measured["single_participation_ratio"] = single[0, plan.block]
+        measured["single_update_norm"] = frobenius(inputs.matrices[plan.block] - eye)
+    return _arrays(found, inputs, ratio, plan), measured, product, null_products
 
 
 class Pieces(NamedTuple):
     """What all views of one matrix share: its spectrum, and the singular vectors of M - tI."""
 
-    matrix: Float[Array, "n n"]
+    matrix: Float[Array, "*P n n"]
     spectrum: spectra.Spectrum
-    left: Float[Array, "n n"]
-    right_h: Float[Array, "n n"]
+    left: Float[Array, "*P n n"]
+    right_h: Float[Array, "*P n n"]
 
 
-def _decompose(matrix: Array) -> spectra.Spectrum:
-    return spectra.decompose(matrix, vectors=True)
+def _take_apart(matrix: Array) -> Pieces:
+    left, _, right_h = _svd(matrix - mean_trace(matrix) * jnp.eye(matrix.shape[-1], dtype=matrix.dtype))
+    return Pieces(matrix, spectra.decompose(matrix, vectors=True), left, right_h)
 
 
-def _one_draw(draw, *, trace, deviation, ratio, ids, plan):
-    """One N1 draw of every matrix through the same measurement; and the null product with the block's draw."""
-    number, product = draw
-    key = jax.random.key(plan.seed)
-    drawn = nulls.n1_matrices(
-        key, deviation, trace, ids, draws=1, first_draw=number, full=plan.block is not None
-    )
-    pieces = [
-        Pieces(matrix, _decompose(matrix), left, right_h)
-        for matrix, left, right_h in zip(*(leaf[:, 0] for leaf in drawn), strict=True)
-    ]
-    found = _all_views(pieces, ratio, plan)
-    kept = {key: value for key, value in found.items() if key.split("/")[-1] in NAMES or key == "eigenvalues"}
-    if plan.block is None:
-        return kept, {}, None
-    product, cumulative = products.advance(product, pieces[plan.block].matrix, truncate=plan.truncate, rates=None)
-    return kept, cumulative, product
+def _view_table(plan: Plan, ratio: Array) -> tuple[Array, Array, Array]:
+    """Index, scale a and shift b of every view, as data."""
+    index = jnp.asarray([view.index for view in plan.views])
+    relative = jnp.asarray([view.metric == "relative" for view in plan.views])
+    shift = jnp.asarray([view.shift for view in plan.views], ratio.dtype)
+    return index, jnp.where(relative, ratio[index], 1), shift
 
 
-def _all_views(pieces: list[Pieces], ratio: Array, plan: Plan) -> dict[str, Array]:
-    """Measures of all views by store key, stacked over the parts."""
-    rows: dict[str, list[dict[str, Array]]] = {metric: [] for metric in METRICS}
-    for view in plan.views:
-        rows[view.metric].append(_one_view(pieces[view.index], ratio[view.index], view, plan))
-    return {
-        _key(metric, name): jnp.stack([row[name] for row in found])
-        for metric, found in rows.items()
-        for name in found[0]
-    }
-
-
-def _one_view(piece: Pieces, ratio: Array, view: View, plan: Plan) -> dict[str, Array]:
-    relative = view.metric == "relative"
-    scale = ratio if relative else jnp.ones_like(ratio)
+def _measure_view(pieces: Pieces, view: tuple[Array, Array, Array], plan: Plan) -> dict[str, Array]:
+    """Measures of one view a M - b I, with the evidence of its decomposition."""
+    index, scale, shift = view
+    piece = jax.tree.map(lambda leaf: leaf[index], pieces)
     spectrum, n = piece.spectrum, piece.matrix.shape[-1]
     eye = jnp.eye(n, dtype=piece.matrix.dtype)
-    matrix = scale * piece.matrix - view.shift * eye
-    eigenvalues = scale * spectrum.eigenvalues - view.shift
-    singular_values = _singular_values(matrix) if view.shift else scale * spectrum.singular_values
+    matrix, eigenvalues = scale * piece.matrix - shift * eye, scale * spectrum.eigenvalues - shift
+    _, singular_values, _ = _svd(matrix)
     eps = float(jnp.finfo(matrix.dtype).eps)
     out = measure_all(
         matrix,
-        scale * spectrum.T - view.shift * eye,
+        scale * spectrum.T - shift * eye,
         eigenvalues,
         singular_values=singular_values,
         left=piece.left,
         right_h=piece.right_h,
         condition=spectrum.condition,
         backward_error=scale * spectrum.residual * n * eps * frobenius(piece.matrix),
-        kreiss=plan.kreiss and not relative,
+        kreiss=plan.kreiss,
     )
-    if relative:
-        return out
     return out | {
         "eigenvalues": eigenvalues,
         "singular_values": singular_values,
@@ -204,36 +190,40 @@ def _one_view(piece: Pieces, ratio: Array, view: View, plan: Plan) -> dict[str, 
     }
 
 
-def _nulls(found, drawn, matrices, ratio, plan):
-    """N0 and N1 of every measure along the last axis: mean, sd, and the measure's excess over the mean."""
+def _arrays(found: dict[str, Array], inputs: Inputs, ratio: Array, plan: Plan) -> dict[str, Array]:
+    """Name the rounds' arrays (rounds, views, ...) as the store does, with N0 and N1 along the last axis."""
+    closed = lax.map(lambda view: _closed_form(inputs.matrices, view), _view_table(plan, ratio))
+    parts = len(plan.views) // len(METRICS)
     out = {}
-    closed = {metric: [_closed_form(matrices, ratio, v) for v in plan.views if v.metric == metric] for metric in METRICS}
-    for metric in METRICS:
-        for name in NAMES:
-            key = _key(metric, name)
-            if key not in found:
+    for position, metric in enumerate(METRICS):
+        rows = slice(position * parts, (position + 1) * parts)
+        for name, value in found.items():
+            measured = value[0, rows]
+            if name not in NAMES:
+                out |= {name: measured} if metric == "raw" else {}
                 continue
-            n0 = jnp.stack([row[name] for row in closed[metric]]).astype(found[key].dtype)
+            key = name if metric == "raw" else f"{metric}/{name}"
+            n0 = closed[name][rows].astype(value.dtype)
             mean = sd = jnp.full_like(n0, jnp.nan)
             if plan.draws:
-                mean, sd = nulls.summarise(jnp.moveaxis(drawn[key], 0, -1))
+                mean, sd = nulls.summarise(jnp.moveaxis(value[1:, rows], 0, -1))
+            out[key] = measured
             out[f"{key}_null"] = jnp.stack([n0, mean], axis=-1)
             out[f"{key}_null_sd"] = jnp.stack([jnp.where(jnp.isnan(n0), jnp.nan, 0), sd], axis=-1)
-            out[f"{key}_excess"] = found[key][..., None] - out[f"{key}_null"]
-    return out
+            out[f"{key}_excess"] = measured[..., None] - out[f"{key}_null"]
+    if plan.draws:
+        out["eigenvalues_null"] = found["eigenvalues"][1, :parts]
+    where = jnp.asarray([view.index for view in plan.views[:parts]])
+    return out | {"input_norm": inputs.norms[where, 0], "output_norm": inputs.norms[where, 1]}
 
 
-def _closed_form(matrices, ratio, view):
+def _closed_form(matrices: Array, view: tuple[Array, Array, Array]) -> dict[str, Array]:
     """N0 of one view: c I plus a Ginibre matrix of the norm of the view less c I, c = a for a block, 0 for an update."""
-    matrix, scale = matrices[view.index], ratio[view.index] if view.metric == "relative" else jnp.ones_like(ratio[0])
-    eye = jnp.eye(matrix.shape[-1], dtype=matrix.dtype)
-    shift = jnp.zeros_like(scale) if view.shift else scale
-    deviation = scale * matrix - eye if view.shift else scale * (matrix - eye)
-    return nulls.closed_form(shift, frobenius(deviation), matrix.shape[-1])
-
-
-def _key(metric: str, name: str) -> str:
-    return name if metric == "raw" else f"{metric}/{name}"
+    index, scale, shift = view
+    eye = jnp.eye(matrices.shape[-1], dtype=matrices.dtype)
+    centre = jnp.where(shift == 0, scale, 0)
+    deviation = frobenius(scale * matrices[index] - (shift + centre) * eye)
+    return nulls.closed_form(centre, deviation, matrices.shape[-1])
 
 
 def _svd(matrix: Array) -> tuple[Array, Array, Array]:
@@ -241,8 +231,3 @@ def _svd(matrix: Array) -> tuple[Array, Array, Array]:
     finite = jnp.all(jnp.isfinite(matrix))
     u, s, vh = jnp.linalg.svd(jnp.where(finite, matrix, 0))
     return tuple(jnp.where(finite, leaf, jnp.nan) for leaf in (u, s, vh))  # pyright: ignore[reportReturnType]
-
-
-def _singular_values(matrix: Array) -> Array:
-    finite = jnp.all(jnp.isfinite(matrix))
-    return jnp.where(finite, jnp.linalg.svd(jnp.where(finite, matrix, 0), compute_uv=False), jnp.nan)

@@ -65,8 +65,11 @@ class Measurer:
         return {key: np.stack([r[0][key] for r in results], axis=1) for key in results[0][0]}
 
     def cumulative(self) -> Arrays:
-        """Return the measures of the running products, (S, depth, ...), after the last layer; empty without products."""
-        return products.with_laws(self._cumulative, self._arch.width) if self._product else {}
+        """Return the measures of the running products (S, depth), and the rates of the last (S, r); or nothing."""
+        if not self._product or self._states is None:
+            return {}
+        states = [product for product, _ in self._states]
+        return products.with_laws(self._cumulative, self._arch.width) | products.stretching(states)
 
     def _fresh(self, dtype: np.dtype) -> tuple:
         """Products of no factors."""

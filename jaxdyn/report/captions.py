@@ -49,7 +49,7 @@ def data_caption(tree: xr.DataTree, root: xr.Dataset) -> str:
     sentences = [
         f"{operator[0].upper()}{operator[1:]}; derivative: {_said(root, 'derivative')}; metric: "
         f"{_said(root, 'metric')}; model: {_said(root, 'model')}.",
-        f"{samples} samples from {prompts} prompts of {articles} articles; tokens: {_said(root, 'tokens')}; "
+        f"Samples: {samples}; prompts: {prompts}; articles: {articles}; tokens: {_said(root, 'tokens')}; "
         f"BOS: {_said(root, 'bos')}.",
     ]
     total = tree.to_dataset().sizes["sample"]
@@ -71,16 +71,18 @@ def null_caption(root: xr.Dataset, rungs: set[str], shown: dict[str, str]) -> st
 def energy_caption(tree: xr.DataTree) -> str:
     """Say how much of the update's energy survives averaging; empty where no averaged Jacobian is stored.
 
-    Prefers `surviving_energy_split` (two halves of the articles, unbiased) to `surviving_energy` in the group `mean`.
+    Prefers `surviving_energy_split` of the group `mean` (two halves of the articles, unbiased; NaN where a half is
+    empty) to `surviving_energy`.
     """
     stored = tree["mean"].to_dataset() if "mean" in tree.children else xr.Dataset()
-    name = next((name for name in ENERGIES if name in stored), None)
-    if name is None or ("part" in stored[name].dims and "update" not in stored["part"].values.tolist()):
-        return ""
-    energy = stored[name].sel(part="update") if "part" in stored[name].dims else stored[name]
-    values = energy.values[np.isfinite(energy.values)]
-    span = f"{_span(values)} over the layers" if values.size else UNKNOWN
-    return f"Energy of the update A = J - I that survives averaging, {ENERGIES[name]}: {span}."
+    for name, formula in ENERGIES.items():
+        energy = stored.get(name)
+        if energy is not None and "part" in energy.dims:
+            energy = energy.sel(part="update") if "update" in energy["part"].values.tolist() else None
+        if energy is not None and np.isfinite(energy.values).any():
+            span = _span(energy.values[np.isfinite(energy.values)])
+            return f"Energy of the update A = J - I that survives averaging, {formula}: {span} over the layers."
+    return ""
 
 
 def failure_caption(root: xr.Dataset) -> str:

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import xarray as xr
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import Formatter, MaxNLocator, ScalarFormatter
+from matplotlib.ticker import Formatter, MaxNLocator
 
 from . import captions
 from .profiles import PART_TITLES, available_parts, done_samples, profile
@@ -39,6 +38,9 @@ MAX_PROMPTS = 200
 """Most single prompts in the fan of the product figure."""
 
 DPI = 150
+
+LAWS = {"free_product_": "free-product law (N3)", "ginibre_": "Ginibre (N0)"}
+"""Analytic lines of the product figure: prefix of the variable, label."""
 
 
 def save_all(tree: xr.DataTree, folder: str | Path, *, formats: Sequence[str] = ("png",)) -> list[Path]:
@@ -99,13 +101,13 @@ def depth_profiles(tree: xr.DataTree, *, measures: Sequence[str] = PROFILES) -> 
                 ax.set_xlabel("layer")
     caption = captions.join(
         captions.data_caption(tree, root),
-        "Line: mean over samples; bars: its 95 % interval with articles as replicates.",
+        "Line: mean over samples; bars: its 95 % interval, articles as replicates (none with a single article).",
         captions.null_caption(root, rungs, {"N1": "grey band, mean ± 2 sd over draws", "N0": "thin dashed line"}),
         "Depth profiles are descriptive.",
         captions.energy_caption(tree),
         captions.failure_caption(root),
     )
-    _legend(figure, axes[0, 0])
+    _legend(figure)
     return _finished(figure, "Spectra of the blocks by depth", caption)
 
 
@@ -123,7 +125,7 @@ def eigenvalues(tree: xr.DataTree, *, layers: Sequence[int] | None = None) -> Fi
     kept = max(1, min(root.sizes["sample"], MAX_POINTS // root.sizes["eig"]))
     samples = np.unique(np.linspace(0, root.sizes["sample"] - 1, kept).round().astype(int))
     block = root.isel(sample=samples).sel(part="block")
-    figure = Figure(figsize=(3.9 * len(chosen) + 0.3, 5.6))
+    figure = Figure(figsize=(max(3.9 * len(chosen) + 0.3, 6.0), 5.5))
     axes = figure.subplots(1, len(chosen), squeeze=False)[0]
     has_null = "eigenvalues_null" in block and bool(np.isfinite(block["eigenvalues_null"].sel(layer=chosen)).any())
     for ax, layer in zip(axes, chosen, strict=True):
@@ -141,7 +143,7 @@ def eigenvalues(tree: xr.DataTree, *, layers: Sequence[int] | None = None) -> Fi
         captions.energy_caption(tree),
         captions.failure_caption(root),
     )
-    _legend(figure, axes[0])
+    _legend(figure)
     return _finished(figure, "Eigenvalues of the block Jacobian", caption)
 
 
@@ -165,11 +167,13 @@ def bottleneck(tree: xr.DataTree) -> Figure:
         + (f"cut to rank {truncate} at each step." if truncate else "without truncation."),
         f"Thin lines: {shown} of {len(rows)} samples." if shown < len(rows) else "Thin lines: each sample.",
         captions.null_caption(root, {"N1"} if with_n1 else set(), {"N1": "grey band, factors replaced, mean ± 2 sd"}),
+        *_law_sentences(group, measures),
         "Rungs N2 (rotated layers) and N5 (random initialisation) are not shown: the course with depth is not "
         "attributed to alignment between layers or to training.",
         captions.energy_caption(tree),
         captions.failure_caption(root),
     )
+    _legend(figure)
     return _finished(figure, "Rank of the running product of blocks", caption)
 
 
@@ -179,7 +183,7 @@ def _draw_profile(ax, shown):
         null = shown.nulls["N1"]
         _band(ax, layer, null.mean, null.sd, "N1, mean ± 2 sd")
     if "N0" in shown.nulls:
-        ax.plot(layer, shown.nulls["N0"].mean, "--", color=BLACK, linewidth=0.9, label="N0, closed form")
+        ax.plot(*_wide(layer, shown.nulls["N0"].mean), "--", color=BLACK, linewidth=0.9, label="N0, closed form")
     half = np.where(np.isfinite(shown.high), shown.high - shown.mean, 0.0)
     ax.errorbar(
         layer, shown.mean, half, color=BLUE, marker="o", markersize=3, linewidth=1.5, elinewidth=1.2, label="measured"
@@ -194,9 +198,16 @@ def _draw_profile(ax, shown):
 
 def _band(ax, x, mean, sd, label, floor=-np.inf):
     spread = np.where(np.isfinite(sd), sd, 0.0)
-    low, high = np.maximum(mean - 2 * spread, floor), np.maximum(mean + 2 * spread, floor)
+    x, low, middle, high = _wide(x, np.maximum(mean - 2 * spread, floor), mean, np.maximum(mean + 2 * spread, floor))
     ax.fill_between(x, low, high, color=GREY, alpha=0.35, linewidth=0, label=label)
-    ax.plot(x, mean, color=GREY, linewidth=1.0, marker="_" if len(x) == 1 else "", markersize=14)
+    ax.plot(x, middle, color=GREY, linewidth=1.0)
+
+
+def _wide(x, *values):
+    """Give a line of a single point some width, so that it is seen."""
+    if len(x) > 1:
+        return (x, *values)
+    return (np.array([x[0] - 0.3, x[0] + 0.3]), *(np.repeat(value, 2) for value in values))
 
 
 def _points(values):
@@ -236,8 +247,9 @@ def _draw_product(ax, group, measure):
     values = group[measure].transpose("prompt_sample", "depth").values
     step = np.unique(np.linspace(0, len(values) - 1, min(MAX_PROMPTS, len(values))).round().astype(int))
     alpha = max(0.15, min(0.7, 10 / len(step)))
-    lines = ax.plot(depth, values[step].T, color=SKY, linewidth=0.6, alpha=alpha)
-    lines[0].set_label("measured, each sample")
+    for line in values[step]:
+        ax.plot(*_wide(depth, line), color=SKY, linewidth=0.6, alpha=alpha)
+    ax.plot([], [], color=SKY, linewidth=0.8, label="measured, each sample")
     null = group.get(f"{measure}_null")
     if null is not None and np.isfinite(null).any():
         _band(
@@ -245,22 +257,36 @@ def _draw_product(ax, group, measure):
         )
     curves = (
         (measure, "measured, mean over samples", {"color": BLUE, "linewidth": 2.0, "marker": "o", "markersize": 4}),
-        (f"mean_{measure}", "product of the mean Jacobians", {"color": VERMILLION, "linewidth": 1.8, "marker": "s"}),
-        (f"free_product_{measure}", "free-product law (N3)", {"color": GREEN, "linewidth": 1.4, "linestyle": "-."}),
-        (f"ginibre_{measure}", "Ginibre (N0)", {"color": BLACK, "linewidth": 1.0, "linestyle": "--"}),
+        (
+            f"mean_{measure}",
+            "product of the mean Jacobians",
+            {"color": VERMILLION, "linewidth": 1.8, "marker": "s", "markersize": 4},
+        ),
+        (f"free_product_{measure}", LAWS["free_product_"], {"color": GREEN, "linewidth": 1.4, "linestyle": "-."}),
+        (f"ginibre_{measure}", LAWS["ginibre_"], {"color": BLACK, "linewidth": 1.0, "linestyle": "--"}),
     )
     for name, label, style in curves:
         if name in group:
-            ax.plot(depth, _over_prompts(group[name]), label=label, **{"markersize": 4, **style})
+            line = (depth, _over_prompts(group[name]))
+            ax.plot(*(line if "marker" in style else _wide(*line)), label=label, **style)
     ax.set_yscale("log")
     ax.set_xlabel("blocks multiplied")
     ax.set_title(measure.replace("_", " "), fontsize=10)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, min_n_ticks=1))
-    ax.yaxis.set_major_formatter(ScalarFormatter())
+    ax.yaxis.set_major_formatter(_SparseFormatter(every=True))
     ax.yaxis.set_minor_formatter(_SparseFormatter(every=ax.get_ylim()[1] < 6 * ax.get_ylim()[0]))
     ax.tick_params(labelsize=8, which="both")
     ax.grid(axis="y", which="both", linewidth=0.3, alpha=0.5)
-    ax.legend(fontsize=8, frameon=False)
+
+
+def _law_sentences(group, measures):
+    """Return what the store says its analytic lines are."""
+    said = []
+    for prefix, label in LAWS.items():
+        for name in (prefix + measure for measure in measures if prefix + measure in group):
+            if "long_name" in group[name].attrs:
+                said.append(f"{label}: {group[name].attrs['long_name']}.")
+    return said
 
 
 def _over_prompts(array):
@@ -277,9 +303,16 @@ class _SparseFormatter(Formatter):
         return f"{x:g}" if self.every or f"{x:.0e}"[0] in "25" else ""
 
 
-def _legend(figure, ax: Axes):
-    handles, labels = ax.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="upper right", ncols=len(labels), fontsize=8, frameon=False, markerscale=1.5)
+def _legend(figure):
+    """One legend for all panels, under the title."""
+    entries = {}
+    for ax in figure.axes:
+        handles, labels = ax.get_legend_handles_labels()
+        entries |= dict(zip(labels, handles, strict=True))
+    place = {"loc": "upper left", "bbox_to_anchor": (0.0, 1 - 0.28 / figure.get_size_inches()[1])}
+    figure.legend(
+        list(entries.values()), list(entries), ncols=len(entries), fontsize=8, frameon=False, markerscale=1.5, **place
+    )
 
 
 def _finished(figure, title, caption):
@@ -287,7 +320,7 @@ def _finished(figure, title, caption):
     width, height = figure.get_size_inches()
     lines = textwrap.wrap(caption, width=int(width * 16.5))
     bottom = (0.145 * len(lines) + 0.15) / height
-    top = 1 - 0.4 / height
+    top = 1 - 0.6 / height
     figure.set_layout_engine("constrained", rect=(0.005, bottom, 0.99, top - bottom))
     figure.text(0.01, 0.07 / height, "\n".join(lines), fontsize=8, va="bottom", linespacing=1.25, parse_math=False)
     figure.text(0.01, 1 - 0.1 / height, title, fontsize=12, va="top", weight="bold", parse_math=False)

@@ -114,10 +114,8 @@ def write_durably(file: Path, content: bytes) -> None:
 
 
 def mark(folder: Path, array: zarr.Array, unit: int) -> None:
-    """Write a unit's chunk of `done`, whose chunks are uncompressed bytes: all true, false beyond the last sample."""
-    size = array.chunks[0]
-    flags = np.arange(unit * size, (unit + 1) * size) < array.shape[0]
-    write_durably(folder / array.metadata.encode_chunk_key((unit,)), flags.tobytes())
+    """Write a unit's chunk of `done`, whose chunks are uncompressed bytes: true for every sample of the unit."""
+    write_durably(folder / array.metadata.encode_chunk_key((unit,)), np.ones(array.chunks, bool).tobytes())
 
 
 def consolidate(folder: Path, attributes: Mapping[str, Any]) -> None:

@@ -13,10 +13,10 @@ number is below n / sqrt(tiny) and the result's columns are of order one.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Complex, Float, Inexact
+from jaxtyping import Array, Complex, Float, Inexact
 
 from ..scaling import matmul, power_of_two_above
-from ..triangular import Blocks, blocks, unpack
+from ..triangular import Blocks, blocks
 
 # Rows a block: small against n, so that the products carry the work, and large enough to fill them.
 _ROWS = 32
@@ -98,7 +98,9 @@ def _solve_window(
     columns = jnp.arange(X.shape[-1])
     second, first, alpha, beta, corner, values = rows
     eps, tiny = jnp.finfo(T.dtype).eps, jnp.finfo(T.dtype).tiny
-    floor = jnp.maximum(eps * jnp.abs(d.values), jnp.sqrt(tiny).astype(alpha.dtype))
+    # Both columns of a pair carry the vector of a + i w, so that they are scaled alike.
+    shift = jnp.where(d.second, jnp.conj(d.values), d.values)
+    floor = jnp.maximum(eps * jnp.abs(shift), jnp.sqrt(tiny).astype(alpha.dtype))
 
     def row(step, carry):
         X, known, total = carry
@@ -107,15 +109,15 @@ def _solve_window(
         beyond = jnp.arange(size) > i
         pair = jax.lax.dynamic_slice_in_dim(T, i - 1, 2)
         sums = matmul(jnp.where(beyond, pair, 0), X) + jax.lax.dynamic_slice_in_dim(known, i - 1, 2)
-        upper, lower = unpack(d, sums)
+        upper, lower = _both_of_a_pair(d, sums)
         if real:
             # Into the basis in which the block is triangular: G^H (upper, lower).
             upper, lower = alpha[i] * upper - 1j * beta[i] * lower, alpha[i] * lower - 1j * beta[i] * upper
-        y2, scale2 = _divide(-lower, values[i] - d.values, floor)
+        y2, scale2 = _divide(-lower, values[i] - shift, floor)
         if not real:
             new, scale = y2[None], scale2
         else:
-            y1, scale1 = _divide(-(upper * scale2 + corner[i] * y2), values[i - 1] - d.values, floor)
+            y1, scale1 = _divide(-(upper * scale2 + corner[i] * y2), values[i - 1] - shift, floor)
             # Outside a pair y1 means nothing: it neither counts nor scales.
             paired = second[i]
             y1, scale1 = jnp.where(paired, y1, 0), jnp.where(paired, scale1, 1)
@@ -147,6 +149,14 @@ def _divide(
     return quotient * (scale / unit), scale
 
 
+def _both_of_a_pair(d: Blocks, X: Inexact[Array, "m n"]) -> Complex[Array, "m n"]:
+    """Packed columns as complex numbers, the same in both columns of a pair; a complex matrix as it is."""
+    if jnp.iscomplexobj(X):
+        return X
+    before, after = jnp.roll(X, 1, axis=-1), jnp.roll(X, -1, axis=-1)
+    return jax.lax.complex(jnp.where(d.second, before, X), jnp.where(d.first, after, jnp.where(d.second, X, 0)))
+
+
 def _pack(d: Blocks, x: Complex[Array, "m n"]) -> Float[Array, "m n"]:
-    """Inverse of `triangular.unpack` for columns that hold conjugates: real part first, imaginary part second."""
-    return jnp.where(d.second, -x.imag, x.real)
+    """Inverse of `_both_of_a_pair`: the real part in a pair's first column, the imaginary part in its second."""
+    return jnp.where(d.second, x.imag, x.real)

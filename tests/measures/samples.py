@@ -2,22 +2,24 @@
 
 from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
+from jaxtyping import Array
 from threadpoolctl import threadpool_limits
 
 
 class Pieces(NamedTuple):
     """What `measure_all` needs of one matrix or of a stack of them."""
 
-    matrix: np.ndarray
-    schur: np.ndarray
-    eigenvalues: np.ndarray
-    singular_values: np.ndarray
-    left: np.ndarray
-    right_h: np.ndarray
-    condition: np.ndarray
-    backward_error: np.ndarray
+    matrix: Array
+    schur: Array
+    eigenvalues: Array
+    singular_values: Array
+    left: Array
+    right_h: Array
+    condition: Array
+    backward_error: Array
 
 
 def pieces(matrix: np.ndarray) -> Pieces:
@@ -25,21 +27,21 @@ def pieces(matrix: np.ndarray) -> Pieces:
     with threadpool_limits(1, user_api="blas"):
         parts = [_single(one) for one in matrix.reshape(-1, *matrix.shape[-2:])]
     stacked = [np.stack(part) for part in zip(*parts, strict=True)]
-    return Pieces(*(part.reshape(*matrix.shape[:-2], *part.shape[1:]) for part in stacked))
+    return Pieces(*(jnp.asarray(part.reshape((*matrix.shape[:-2], *part.shape[1:]))) for part in stacked))
 
 
-def _single(matrix: np.ndarray) -> Pieces:
-    schur, vectors = scipy.linalg.schur(matrix, output="real")
-    eigenvalues, left, right = scipy.linalg.eig(matrix, left=True, right=True)
+def _single(matrix: np.ndarray) -> tuple[np.ndarray, ...]:
+    schur, vectors = scipy.linalg.schur(matrix, output="real")  # pyright: ignore[reportAssignmentType]
+    eigenvalues, left, right = scipy.linalg.eig(matrix, left=True, right=True)  # pyright: ignore[reportAssignmentType]
     deviator = matrix - np.trace(matrix) / len(matrix) * np.eye(len(matrix), dtype=matrix.dtype)
-    u, _, vh = scipy.linalg.svd(deviator)
+    u, _, vh = np.linalg.svd(deviator)
     with np.errstate(divide="ignore"):
         condition = 1 / np.abs(np.sum(left.conj() * right, axis=0))
-    return Pieces(
+    return (
         matrix,
         schur,
         eigenvalues.astype(np.result_type(matrix.dtype, np.complex64)),
-        scipy.linalg.svdvals(matrix),
+        np.linalg.svd(matrix, compute_uv=False),
         u,
         vh,
         condition.astype(matrix.dtype),

@@ -1,5 +1,6 @@
 import jax.numpy as jnp
 import numpy as np
+
 from jaxdyn import measures
 
 from .samples import ginibre
@@ -10,7 +11,9 @@ def test_equal_matrices_survive_and_orthogonal_ones_do_not(rng):
     energy = np.linalg.norm(a) ** 2
     np.testing.assert_allclose(measures.surviving_energy(jnp.asarray(a), jnp.asarray(energy)), 1, rtol=1e-14)
     units = np.eye(36).reshape(36, 6, 6)
-    np.testing.assert_allclose(measures.surviving_energy(jnp.asarray(units.mean(0)), jnp.asarray(1.0)), 1 / 36, rtol=1e-14)
+    np.testing.assert_allclose(
+        measures.surviving_energy(jnp.asarray(units.mean(0)), jnp.asarray(1.0)), 1 / 36, rtol=1e-14
+    )
     first, second = units[:18].mean(0), units[18:].mean(0)
     assert measures.surviving_energy_split(jnp.asarray(first), jnp.asarray(second), jnp.asarray(1.0)) == 0
 
@@ -20,8 +23,8 @@ def test_split_halves_have_no_sampling_bias(rng):
     stack = common + noise * ginibre(rng, repeats, samples, 8, 8)
     square = np.mean(np.sum(stack**2, axis=(-2, -1)), axis=-1)
     plain = measures.surviving_energy(jnp.asarray(stack.mean(1)), jnp.asarray(square)) * square
-    halves = [jnp.asarray(stack[:, half].mean(1)) for half in (slice(0, 5), slice(5, 10))]
-    split = measures.surviving_energy_split(*halves, jnp.asarray(square)) * square
+    first, second = jnp.asarray(stack[:, :5].mean(1)), jnp.asarray(stack[:, 5:].mean(1))
+    split = measures.surviving_energy_split(first, second, jnp.asarray(square)) * square
     truth = np.linalg.norm(common) ** 2
     error = np.std(split, ddof=1) / np.sqrt(repeats)
     assert abs(np.mean(split) - truth) < 4 * error

@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from jaxdyn import measures
 
 from .samples import antisymmetric, ginibre, jordan, orthogonal, pieces, symmetric
 
-EPS = np.finfo(np.float64).eps
+EPS = float(np.finfo(np.float64).eps)
+EPS32 = float(np.finfo(np.float32).eps)
 
 
 def test_symmetric_matrix_has_no_rotation(rng):
@@ -38,14 +40,16 @@ def test_rotation_angle_is_that_of_the_matrix_without_its_mean_scaling():
     np.testing.assert_allclose(measures.spectral_radius(eigenvalues), 2, rtol=4 * EPS)
 
 
-@given(seed=st.integers(0, 2**32 - 1), n=st.sampled_from([2, 7, 16]), shift=st.floats(-3, 3))
+@given(seed=st.integers(0, 2**32 - 1), n=st.sampled_from([2, 11]), shift=st.floats(-3, 3))
 @settings(max_examples=15, deadline=None, derandomize=True)
 def test_shift_and_rotation_change_no_rotation_measure(seed, n, shift):
     rng = np.random.default_rng(seed)
     base = ginibre(rng, n, n)
     q = orthogonal(rng, n)
     p, moved = pieces(base), pieces(q @ (base + shift * np.eye(n)) @ q.T)
-    np.testing.assert_allclose(np.sort(moved.eigenvalues), np.sort(p.eigenvalues + shift), atol=1e-6)  # eig(J) = 1 + eig(A)
+    np.testing.assert_allclose(
+        np.sort(moved.eigenvalues), np.sort(p.eigenvalues + shift), atol=1e-6
+    )  # eig(J) = 1 + eig(A)
     scale = 1e4 * n * EPS * p.condition.max()
     assert measures.complex_fraction(p.schur) == measures.complex_fraction(moved.schur)
     np.testing.assert_allclose(
@@ -120,4 +124,4 @@ def test_float32_agrees_with_float64(rng):
         value = jax.jit(getattr(measures, name))(getattr(single, argument))
         assert value.dtype == jnp.float32
         expected = getattr(measures, name)(getattr(double, argument))
-        np.testing.assert_allclose(value, expected, rtol=200 * 32 * np.finfo(np.float32).eps)
+        np.testing.assert_allclose(value, expected, rtol=200 * 32 * EPS32)

@@ -2,11 +2,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from jaxdyn import measures
 
 from .samples import ginibre, orthogonal
 
-EPS = np.finfo(np.float64).eps
+EPS = float(np.finfo(np.float64).eps)
+EPS32 = float(np.finfo(np.float32).eps)
 
 
 @pytest.mark.parametrize(("n", "m"), [(1, 3), (2, 2), (5, 8), (16, 16)])
@@ -54,4 +56,4 @@ def test_float32(rng):
     assert converged
     assert value.dtype == jnp.float32
     expected = np.linalg.svd(rows, compute_uv=False)
-    np.testing.assert_allclose(np.exp(value), expected, rtol=12 * np.finfo(np.float32).eps * np.linalg.cond(rows))
+    np.testing.assert_allclose(np.exp(value), expected, rtol=12 * EPS32 * np.linalg.cond(rows))

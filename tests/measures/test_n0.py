@@ -4,15 +4,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from jaxdyn import measures
 from jaxdyn.measures import nulls
 from jaxdyn.measures.nulls import ginibre as law
 
 from .samples import ginibre, pieces
 
-EPS = np.finfo(np.float64).eps
+closed_form = jax.jit(nulls.closed_form, static_argnums=2, static_argnames="top")
+EPS = float(np.finfo(np.float64).eps)
 
-# How far the limits lie from the mean over draws at n = 64, relative: edges converge as n^(-2/3), bulk quantities as 1/n.
+# How far the limits lie from the mean over draws at n = 64, relative: edges converge as n^(-2/3), the bulk as 1/n.
 FINITE_SIZE = {
     "henrici": 0.004,
     "henrici_normalized": 0.004,
@@ -40,7 +42,7 @@ def test_monte_carlo(rng, shift, scale):
     p = pieces(shift * np.eye(n) + noise)
     measured = jax.jit(partial(measures.measure_all, kreiss=False))(**p._asdict())
     norm = jnp.asarray(np.linalg.norm(noise, axis=(1, 2)))
-    null = nulls.closed_form(jnp.asarray(shift), norm, n)
+    null = closed_form(jnp.asarray(shift), norm, n)
     assert set(FINITE_SIZE) | {"complex_undecided", "eigenvector_condition_max"} == set(measured)
     for name, allowed in FINITE_SIZE.items():
         difference = np.asarray(measured[name] - null[name])
@@ -51,7 +53,7 @@ def test_monte_carlo(rng, shift, scale):
 
 def test_values_of_the_methods():
     n = 4096
-    null = nulls.closed_form(jnp.asarray([0.0, 1.0]), jnp.asarray(0.3 * n**0.5), n)
+    null = closed_form(jnp.asarray([0.0, 1.0]), jnp.asarray(0.3 * n**0.5), n)
     np.testing.assert_allclose(null["henrici_normalized"], [0.7071, 0.203], atol=5e-4)
     np.testing.assert_allclose(null["complex_fraction"], 0.9875, atol=2e-4)
     np.testing.assert_allclose(null["effective_rank"][0], n * np.exp(-0.5), rtol=1e-9)
@@ -63,23 +65,23 @@ def test_values_of_the_methods():
 
 
 def test_complex_fraction_of_two_by_two_matrices_is_known():
-    null = nulls.closed_form(jnp.asarray(0.0), jnp.asarray(1.0), 2)
+    null = closed_form(jnp.asarray(0.0), jnp.asarray(1.0), 2)
     np.testing.assert_allclose(null["complex_fraction"], 1 - 2**-0.5, rtol=5e-3)  # exact; the series stops at n^-5
 
 
 def test_every_measure_has_a_null_or_a_reason():
-    null = nulls.closed_form(jnp.asarray(1.0), jnp.asarray(1.0), 8)
+    null = closed_form(jnp.asarray(1.0), jnp.asarray(1.0), 8)
     assert set(null) == {measure.name for measure in measures.MEASURES}
     missing = {name for name, value in null.items() if np.isnan(value)}
     assert missing == set(nulls.UNAVAILABLE) == {m.name for m in measures.MEASURES if not m.null}
 
 
 def test_top_and_unknown_norms():
-    null = nulls.closed_form(jnp.asarray(1.0), jnp.asarray([1.0, 0.0, np.nan]), 40, top=10)
+    null = closed_form(jnp.asarray(1.0), jnp.asarray([1.0, 0.0, np.nan]), 40, top=10)
     np.testing.assert_array_equal(null["self_alignment"], [0.25, np.nan, np.nan])
     assert np.all(np.isnan(null["effective_rank"][1:]))
     with pytest.raises(ValueError, match="width: got 1"):
-        nulls.closed_form(jnp.asarray(1.0), jnp.asarray(1.0), 1)
+        closed_form(jnp.asarray(1.0), jnp.asarray(1.0), 1)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
@@ -110,5 +112,7 @@ def test_law_without_shift_is_the_quarter_circle():
 def test_condition_quantiles_scale_and_order():
     assert law.condition_quantile(256, 0.5) == pytest.approx(2 * law.condition_quantile(64, 0.5), rel=0.03)
     assert law.condition_quantile(64, 0.9) > 2 * law.condition_quantile(64, 0.5)
-    q = (law.condition_quantile(10**8, 0.5) ** 2) / 10**8  # complex eigenvalues only: the closed form of the distribution
+    q = (
+        law.condition_quantile(10**8, 0.5) ** 2
+    ) / 10**8  # complex eigenvalues only: the closed form of the distribution
     assert 2 * q * (1 - np.exp(-1 / q)) - np.exp(-1 / q) == pytest.approx(0.5, abs=1e-4)

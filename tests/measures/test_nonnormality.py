@@ -4,11 +4,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from jaxdyn import measures
 
 from .samples import antisymmetric, ginibre, jordan, orthogonal, pieces, symmetric
 
-EPS = np.finfo(np.float64).eps
+EPS = float(np.finfo(np.float64).eps)
+EPS32 = float(np.finfo(np.float32).eps)
 
 
 def normal_matrices(rng, n):
@@ -29,7 +31,7 @@ def test_normal_matrices_have_no_departure(rng, n):
         assert departure <= 10 * n * EPS * np.linalg.norm(matrix), name
 
 
-@given(seed=st.integers(0, 2**32 - 1), n=st.sampled_from([1, 2, 7, 16]), shift=st.floats(-3, 3))
+@given(seed=st.integers(0, 2**32 - 1), n=st.sampled_from([1, 2, 11]), shift=st.floats(-3, 3))
 @settings(max_examples=15, deadline=None, derandomize=True)
 def test_departure_equals_its_definition_and_ignores_the_shift(seed, n, shift):
     matrix = ginibre(np.random.default_rng(seed), n, n)
@@ -40,7 +42,10 @@ def test_departure_equals_its_definition_and_ignores_the_shift(seed, n, shift):
     np.testing.assert_allclose(measures.henrici(p.schur), defined, atol=10 * (n * EPS) ** 0.5 * norm)
     np.testing.assert_allclose(measures.henrici(moved.schur), measures.henrici(p.schur), atol=50 * n * EPS * norm)
     np.testing.assert_allclose(
-        measures.henrici_normalized(moved.schur) * np.linalg.norm(moved.matrix), measures.henrici(p.schur), rtol=1e-10, atol=1e-13
+        measures.henrici_normalized(moved.schur) * np.linalg.norm(moved.matrix),
+        measures.henrici(p.schur),
+        rtol=1e-10,
+        atol=1e-13,
     )
 
 
@@ -85,13 +90,15 @@ def test_self_alignment_of_symmetric_and_rotated_matrices(rng):
     p = pieces(2 * np.eye(n) + symmetric(rng, n))
     for top in (None, 1, 7, n):
         np.testing.assert_allclose(measures.self_alignment(p.left, p.right_h, top=top), 1, rtol=1e4 * n * EPS)
-    shift = np.roll(np.eye(n), 3, axis=0)  # sends each axis three places on: no leading axis stays among the leading three
+    shift = np.roll(
+        np.eye(n), 3, axis=0
+    )  # sends each axis three places on: no leading axis stays among the leading three
     np.testing.assert_allclose(measures.self_alignment(jnp.asarray(shift), jnp.eye(n), top=3), 0, atol=EPS)
     np.testing.assert_allclose(measures.self_alignment(jnp.asarray(shift), jnp.eye(n), top=4), 1 / 4, rtol=EPS)
 
 
 def test_self_alignment_default_is_a_tenth_rounded_up(rng):
-    left, right_h = orthogonal(rng, 21), orthogonal(rng, 21)
+    left, right_h = jnp.asarray(orthogonal(rng, 21)), jnp.asarray(orthogonal(rng, 21))
     default = measures.self_alignment(left, right_h)
     assert default == measures.self_alignment(left, right_h, top=3)
     assert default != measures.self_alignment(left, right_h, top=2)
@@ -107,7 +114,7 @@ def test_self_alignment_refuses_more_vectors_than_given(top):
 def test_numerical_abscissa_and_radius_bound_the_spectrum(rng):
     stack = ginibre(rng, 4, 10, 10)
     p = pieces(stack)
-    abscissa, radius = measures.numerical_abscissa(stack), measures.numerical_radius(stack)
+    abscissa, radius = measures.numerical_abscissa(p.matrix), measures.numerical_radius(p.matrix)
     assert np.all(abscissa >= p.eigenvalues.real.max(-1))
     assert np.all(radius >= np.abs(p.eigenvalues).max(-1))
     assert np.all(radius <= p.singular_values[:, 0])
@@ -145,8 +152,8 @@ def test_jit_batch_single_and_nan(rng):
         "numerical_radius": p.matrix,
     }
     for name, argument in functions.items():
-        function = getattr(measures, name)
-        batched = jax.jit(function)(argument)
+        function = jax.jit(getattr(measures, name))
+        batched = function(argument)
         single = np.stack([function(one) for one in argument])
         np.testing.assert_allclose(batched, single, rtol=1e-13, err_msg=name)
         broken = np.array(argument)
@@ -161,4 +168,4 @@ def test_float32_agrees_with_float64(rng, name):
     matrix = np.eye(48) + 0.3 * ginibre(rng, 48, 48)
     single = getattr(measures, name)(pieces(matrix.astype(np.float32)).schur)
     assert single.dtype == jnp.float32
-    np.testing.assert_allclose(single, getattr(measures, name)(pieces(matrix).schur), rtol=48 * np.finfo(np.float32).eps)
+    np.testing.assert_allclose(single, getattr(measures, name)(pieces(matrix).schur), rtol=48 * EPS32)

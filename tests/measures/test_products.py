@@ -1,6 +1,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from jaxdyn import measures
 from jaxdyn.measures import nulls
 
@@ -72,12 +73,14 @@ def test_cross_layer_alignment_of_free_and_aligned_factors(rng):
         q, r = np.linalg.qr(rng.standard_normal((n, n)))
         product = single @ (q * np.sign(np.diag(r))) @ product
         free.append(np.log(np.linalg.svd(product, compute_uv=False)))
-    np.testing.assert_allclose(nulls.cross_layer_alignment(jnp.asarray(np.stack(free)), participation), 1, atol=0.12)  # one draw at n = 64
+    np.testing.assert_allclose(
+        nulls.cross_layer_alignment(jnp.asarray(np.stack(free)), participation), 1, atol=0.12
+    )  # one draw at n = 64
 
 
 def test_refusals():
     with pytest.raises(ValueError, match="factors: got 0"):
         nulls.ginibre_product_effective_rank(8, 0)
-    with pytest.raises(ValueError, match="ratio: got 0.5"):
+    with pytest.raises(ValueError, match=r"ratio: got 0\.5"):
         nulls.expansion_henrici(0.5)
     assert nulls.ginibre_product_complex_fraction(4, 100) == 0

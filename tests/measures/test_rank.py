@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from jaxdyn import measures
 
 RANKS = [measures.effective_rank, measures.roy_vetterli_rank, measures.participation_ratio, measures.stable_rank]
-EPS = np.finfo(np.float64).eps
+EPS = float(np.finfo(np.float64).eps)
+EPS32 = float(np.finfo(np.float32).eps)
 
 
 @pytest.mark.parametrize("rank", [*RANKS, measures.threshold_count])
@@ -90,4 +92,4 @@ def test_float32(rng, rank):
     s = np.abs(rng.standard_normal(64))
     value = rank(jnp.asarray(s, dtype=jnp.float32))
     assert value.dtype == jnp.float32
-    np.testing.assert_allclose(value, rank(jnp.asarray(s)), rtol=64 * np.finfo(np.float32).eps)
+    np.testing.assert_allclose(value, rank(jnp.asarray(s)), rtol=64 * EPS32)

@@ -19,10 +19,12 @@ def continued(model, prompt, count, **options):
 
 
 def without_cache(model, prompt, count):
-    ids = list(prompt)
-    for _ in range(count):
-        ids.append(int(np.argmax(model.logits([ids])[0, -1])))
-    return ids[len(prompt) :]
+    """Run the whole sequence again for each token, padded on the right to one length."""
+    ids = np.zeros((1, model.architecture.context), np.int32)
+    ids[0, : len(prompt)] = prompt
+    for end in range(len(prompt), len(prompt) + count):
+        ids[0, end] = np.argmax(model.logits(ids)[0, end - 1])
+    return ids[0, len(prompt) : len(prompt) + count].tolist()
 
 
 @pytest.mark.parametrize("family", TINY)

@@ -38,7 +38,9 @@ TOLERANCE = {"float64": 1e-10, "float32": 2e-5}  # largest difference over the l
 
 def our_stream(model, ids):
     inputs, _, final = decoder.residual_stream(model.architecture, model.params, jnp.asarray(ids))
-    logits = model.logits(ids) if final.dtype == np.float64 else decoder.unembed(model.architecture, model.params, final)
+    logits = (
+        model.logits(ids) if final.dtype == np.float64 else decoder.unembed(model.architecture, model.params, final)
+    )
     return np.asarray(inputs[0]), np.concatenate([inputs[1:], final[None]]), np.asarray(logits)
 
 
@@ -143,8 +145,11 @@ def test_stories260k_cross_entropy(shared):
 
 
 def test_hash_is_that_of_the_weights():
-    hf, model = tiny_gpt2()
+    """The same twice; another one when any parameter differs in its last entry, whatever its kind."""
+    hf, model = tiny_gpt2(n_layer=1)
     assert ours(hf).weights_hash == model.weights_hash
-    with torch.no_grad():
-        next(hf.parameters())[0, 0] += 1.0
-    assert ours(hf).weights_hash != model.weights_hash
+    for name, parameter in hf.named_parameters():
+        with torch.no_grad():
+            parameter.view(-1)[-1] += 1e-9
+            assert ours(hf).weights_hash != model.weights_hash, name
+            parameter.view(-1)[-1] -= 1e-9

@@ -22,7 +22,16 @@ MEASURES = {
 
 
 def write(
-    path: Path, *, samples=16, unit=8, layers=6, width=24, draws=8, units_done=None, parts=("block", "update"), seed=1
+    path: Path,
+    *,
+    samples=16,
+    unit_size=8,
+    layers=6,
+    width=24,
+    draws=8,
+    units_done=None,
+    parts=("block", "update"),
+    seed=1,
 ) -> Path:
     """Write a store; with `units_done` leave it unfinished after so many units."""
     variables = [
@@ -39,11 +48,12 @@ def write(
         for suffix in ("", "_null", "_null_sd"):
             variables.append(Variable(name + suffix, ("prompt_sample", "depth"), "float32", {}, "cumulative"))
     for name in ("free_product_participation_ratio", "ginibre_effective_rank", "ginibre_participation_ratio"):
-        variables.append(Variable(name, ("prompt_sample", "depth"), "float32", {}, "cumulative"))
+        attrs = {"long_name": f"invented {name}"}
+        variables.append(Variable(name, ("prompt_sample", "depth"), "float32", attrs, "cumulative"))
     schema = Schema(
         sizes={"part": len(parts), "layer": layers, "sample": samples, "eig": width, "rung": 2,
                "prompt_sample": samples, "depth": layers},
-        units={"sample": unit, "prompt_sample": unit},
+        units={"sample": unit_size, "prompt_sample": unit_size},
         variables=tuple(variables),
         coordinates=(
             Coordinate("part", ("part",), list(parts)),
@@ -61,7 +71,8 @@ def write(
     for number in range(count):
         part = results.unit_slice(number)
         members = range(part.start, min(part.stop, samples))
-        results.write_unit(number, _unit(np.random.default_rng([seed, number]), len(members), schema, draws))
+        sizes = {"parts": len(parts), "layers": layers, "width": width}
+        results.write_unit(number, unit(number, len(members), **sizes, draws=draws, seed=seed))
     if units_done is None:
         energy = np.linspace(0.4, 0.13, layers) * np.ones((len(parts), 1))
         depth = np.arange(1, layers + 1)
@@ -79,8 +90,9 @@ def write(
     return path
 
 
-def _unit(rng, members, schema, draws):
-    parts, layers, width = schema.sizes["part"], schema.sizes["layer"], schema.sizes["eig"]
+def unit(number: int, members: int, *, parts=2, layers=6, width=24, draws=8, seed=1) -> dict[str, np.ndarray]:
+    """The per-unit arrays of one unit."""
+    rng = np.random.default_rng([seed, number])
     shape = (parts, layers, members)
     trend = np.linspace(0, 1, layers)[None, :, None]
     data: dict[str, np.ndarray] = {"status": np.zeros(shape, np.int8)}

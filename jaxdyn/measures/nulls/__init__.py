@@ -54,11 +54,11 @@ def summarise(draws: Float[Array, "*batch draws"]) -> tuple[Float[Array, "*batch
 
     Returns
     -------
-    mean (...), sd (...) with draws - 1 in the denominator. A failed draw (NaN) makes both NaN: none is left out silently.
+    mean (...), sd (...) with draws - 1 in the denominator. A failed draw (NaN) makes both NaN: none is left out.
     """
     return jnp.mean(draws, axis=-1), jnp.std(draws, axis=-1, ddof=1)
 
 
 def excess(measured: Float[Array, "*batch"], null_mean: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
-    """What the null does not explain, m - mean(null), in the unit of the measure."""
+    """Return what the null does not explain, m - mean(null), in the unit of the measure."""
     return measured - null_mean

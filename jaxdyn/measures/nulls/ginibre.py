@@ -1,8 +1,8 @@
 """Stage 5 of 7: singular values and eigenvalue conditions of shift * I + scale * Ginibre, in the limit of large n.
 
 G has independent entries of variance 1/n. The singular values of cI + sG follow a free convolution whose Stieltjes
-transform solves a cubic. With u = x + iy the cubic reads sigma = u + s^2 u / (u^2 - c^2) (lengths in the unit of M), and
-sigma is real on a curve that has a closed form,
+transform solves a cubic. With u = x + iy the cubic reads sigma = u + s^2 u / (u^2 - c^2) (lengths in the unit of M),
+and sigma is real on a curve that has a closed form,
     y^2 = [s^2 - 2 x^2 - 2 c^2 + sqrt(s^4 + 16 x^2 c^2)] / 2,
 so the density is y d(sigma) / (pi s^2) along it: no root is searched for, and expectations are one smooth integral.
 """
@@ -72,7 +72,7 @@ def expectation(
     y = jnp.sqrt(jnp.maximum(s**2 - 2 * offset**2 + s**4 / (root + 4 * x * c), 0) / 2)
     near, far = _inverse(offset, y), _inverse(x + c, y)
     sigma = x + s**2 / 2 * (near + far).real
-    slope = -s**2 / 2 * (near**2 + far**2)
+    slope = -(s**2) / 2 * (near**2 + far**2)
     y_slope = -2 * x + 8 * x * c**2 / root
     mass = y * (1 + slope.real) - slope.imag * y_slope / 2
     density = mass * half * jnp.sin(theta) * weight * (2 / jnp.pi) / s**2

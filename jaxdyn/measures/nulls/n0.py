@@ -12,8 +12,9 @@ import numpy as np
 from jax.scipy.special import entr
 from jaxtyping import Array, Float
 
-from ...errors import InputError
-from ..nonnormality import leading
+from jaxdyn.errors import InputError
+from jaxdyn.measures.nonnormality import leading
+
 from . import ginibre
 
 
@@ -58,7 +59,7 @@ def closed_form(
 
 UNAVAILABLE = {
     "eigenvector_condition_max": (
-        "no closed form: the maximum over n heavy-tailed condition numbers converges too slowly in n (25 % off at n = 128)"
+        "no closed form: the maximum of n heavy-tailed condition numbers converges too slowly in n (25 % off at n = 128)"
     ),
     "kreiss_scaled": (
         "no closed form: dividing by the spectral radius puts the edge of the spectrum on the unit circle, where the "

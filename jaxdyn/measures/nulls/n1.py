@@ -4,8 +4,8 @@ Null matrix: tI + U S V^T, with t = tr M / n, S the singular values of M - tI, U
 J - I share S, so the null of J - I is the null of J minus the identity. All measures of one matrix are unchanged by
 M -> V^T M V, so one Haar matrix W = V^T U is enough for them: tI + W S. Products of layers need U and V both.
 
-Every draw has its own key, folded from the caller's key, the matrix's id and the draw's number: results depend neither on
-how matrices are batched nor on how many draws are taken at a time.
+Every draw has its own key, folded from the caller's key, the matrix's id and the draw's number: the draws depend neither
+on how matrices are batched nor on how many draws are taken at a time.
 """
 
 from typing import NamedTuple
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, Key
 
-from ...errors import InputError
+from jaxdyn.errors import InputError
 
 DRAWS = 8
 """Draws a matrix, the least that gives a usable standard deviation (its own relative error is 27 %)."""
@@ -108,7 +108,8 @@ def haar(keys: Key[Array, " B"], width: int, dtype=jnp.float32) -> Float[Array, 
     F. Mezzadri, "How to generate random matrices from the classical compact groups", 2007.
     """
     gaussian = jax.vmap(lambda key: jax.random.normal(key, (width, width), dtype))(keys)
-    orthogonal, triangular = jnp.linalg.qr(gaussian)
+    # One at a time: batched LAPACK calls that meet on a CPU can wait for each other (jaxdyn_kernels.threads, trap 3).
+    orthogonal, triangular = lax.map(jnp.linalg.qr, gaussian)
     diagonal = jnp.diagonal(triangular, axis1=-2, axis2=-1)
     return orthogonal * jnp.where(diagonal < 0, -1, 1).astype(dtype)[:, None, :]
 

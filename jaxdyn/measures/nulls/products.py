@@ -1,4 +1,4 @@
-"""Stage 5 of 7: what a product of L independent random matrices gives - the nulls of the cumulative bottleneck (1.4, 1.7).
+"""Stage 5 of 7: what a product of L independent random matrices gives - the nulls of the bottleneck (1.4, 1.7).
 
 A product loses rank with depth without any structure. These laws say how much: for Ginibre factors in closed form, and
 for any factors whose singular vectors are unrelated from layer to layer (free independence) through their single-layer
@@ -10,15 +10,17 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ...errors import InputError
-from ..rank import participation_ratio
+from jaxdyn.errors import InputError
+from jaxdyn.measures.rank import participation_ratio
+
 from .n0 import participation_ratio_null
 
 
 def ginibre_product_effective_rank(width: int, factors: int) -> float:
     """Entropy rank of the squared singular values of a product of L square Ginibre matrices, n exp(1 - H_{L+1}).
 
-    H is the harmonic number, H_{L+1} = 1 + 1/2 + ... + 1/(L+1). At n = 512: 310, 222, 142, 82, 45 for L = 1, 2, 4, 8, 16.
+    H is the harmonic number, H_{L+1} = 1 + 1/2 + ... + 1/(L+1). At n = 512: 310, 222, 142, 82, 45 for L = 1, 2, 4, 8,
+    16.
 
     Parameters
     ----------
@@ -44,8 +46,8 @@ def ginibre_product_effective_rank(width: int, factors: int) -> float:
 def ginibre_product_participation_ratio(width: int, factors: int) -> float:
     """Participation ratio of the squared singular values of a product of L square Ginibre matrices, n / (L + 1).
 
-    Parameters, returns and failures as in `ginibre_product_effective_rank`; 102.4, 56.9, 15.5 at n = 512 and L = 4, 8, 32
-    (finite n: 102.1, 56.6, 15.1). 1.4.
+    Parameters, returns and failures as in `ginibre_product_effective_rank`; 102.4, 56.9, 15.5 at n = 512 and L = 4, 8,
+    32, where finite n gives 102.1, 56.6, 15.1 (1.4).
     """
     _check_factors(factors)
     return width / (factors + 1)
@@ -93,9 +95,7 @@ def expansion_henrici(ratio: float) -> float:
     return math.sqrt(1 - ((1 - 1 / ratio) / 2 + 1 / (3 * ratio)))
 
 
-def free_product_participation_ratio(
-    participation_ratios: Float[Array, "L *batch"], width: int
-) -> Float[Array, "L *batch"]:
+def free_product_participation_ratio(participation_ratios: Float[Array, "L ..."], width: int) -> Float[Array, "L ..."]:
     """Participation ratio of the running product if the factors were free of each other (N3).
 
     n / PR(J_l ... J_1) - 1 = sum_{k <= l} (n / PR(J_k) - 1)
@@ -118,9 +118,9 @@ def free_product_participation_ratio(
 
 
 def shifted_product_participation_ratio(
-    shift: Float[Array, "L *batch"], deviation_norm: Float[Array, "L *batch"], width: int
-) -> Float[Array, "L *batch"]:
-    """Participation ratio of the running product of factors c_l I + Ginibre of the norms of the A_l (N0 of the product).
+    shift: Float[Array, "L ..."], deviation_norm: Float[Array, "L ..."], width: int
+) -> Float[Array, "L ..."]:
+    """Participation ratio of the running product of factors c_l I + Ginibre of norm norm(A_l)_F (N0 of the product).
 
     Parameters
     ----------
@@ -141,8 +141,8 @@ def shifted_product_participation_ratio(
 
 
 def cross_layer_alignment(
-    product_log_singular_values: Float[Array, "L *batch n"], factor_participation_ratios: Float[Array, "L *batch"]
-) -> Float[Array, "L *batch"]:
+    product_log_singular_values: Float[Array, "L ... n"], factor_participation_ratios: Float[Array, "L ..."]
+) -> Float[Array, "L ..."]:
     """Measured over free participation ratio of the running product (N3).
 
     Parameters
