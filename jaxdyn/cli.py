@@ -5,6 +5,7 @@ decompose (their status says why); 130 interrupted, the store can be resumed.
 """
 
 import json
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -54,7 +55,7 @@ def _explain(error: Exception) -> tuple[str, int]:
 
 def _version(show: bool) -> None:
     if show:
-        from .provenance import version
+        from importlib.metadata import version
 
         typer.echo(f"jaxdyn {version('jaxdyn')}")
         raise typer.Exit
@@ -143,6 +144,8 @@ def analyze(
         typer.echo(json.dumps({**report, "table": tables.as_dict(tree)}))
     elif not quiet:
         console = Console(highlight=False)
+        if not console.is_terminal:  # a pipe has no width; rich would take 80 and cut the table
+            console = Console(highlight=False, width=100)
         console.print(tables.by_layer(tree))
         console.print(f"{outcome.summary()}\n{outcome.store}", soft_wrap=True)
     if outcome.failed:
@@ -164,7 +167,7 @@ def doctor(
 
 
 def _load(model: str, dtype: str, weights_dtype: str | None, revision: str | None):
-    """Load the model; `--dtype float64` turns jax's x64 mode on, which only an application may do."""
+    """Load the model. An application, unlike the library, may configure jax: x64 mode and the compilation cache."""
     import jax
 
     if dtype not in ("float32", "float64"):
@@ -175,6 +178,9 @@ def _load(model: str, dtype: str, weights_dtype: str | None, revision: str | Non
         raise InputError(msg)
     if dtype == "float64":
         jax.config.update("jax_enable_x64", True)
+    if jax.config.jax_compilation_cache_dir is None:  # compiled programs are kept, so that the next run starts at once
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxdyn"
+        jax.config.update("jax_compilation_cache_dir", str(cache))
     from .models import load
 
     loaded = load(model, dtype=weights_dtype or dtype, revision=revision)

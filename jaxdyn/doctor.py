@@ -1,5 +1,6 @@
 """What `jaxdyn doctor` says: devices, versions, threads, and which implementation each decomposition will use."""
 
+import dataclasses
 import os
 import shutil
 from importlib.metadata import PackageNotFoundError, version
@@ -26,7 +27,7 @@ def examine() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gib": _memory_gib(),
         "disk_free_gib": round(shutil.disk_usage(".").free / 2**30, 1),
-        "kernels": jk.describe(),
+        "kernels": [dataclasses.asdict(choice) for choice in jk.describe()],
         "hub_offline": os.environ.get("HF_HUB_OFFLINE", "") not in ("", "0"),
         "hub_token": "set" if os.environ.get("HF_TOKEN") else "not set",
     }
@@ -46,7 +47,22 @@ def show(facts: dict[str, Any], console: Console) -> None:
         "hub offline": "yes" if facts["hub_offline"] else "no",
     }
     console.print(_table("machine", machine))
-    console.print(facts["kernels"])
+    chosen = Table("operation", "platform", "runs", title="decompositions", title_justify="left")
+    for choice in facts["kernels"]:
+        chosen.add_row(choice["operation"], choice["platform"], choice["implementation"] or "nothing yet")
+    console.print(chosen)
+    here = [choice for choice in facts["kernels"] if choice["platform"] in (_platform(facts), "cpu")]
+    for note in dict.fromkeys(choice["note"] for choice in here):
+        names = ", ".join(f"{c['operation']} on {c['platform']}" for c in here if c["note"] == note)
+        console.print(f"{names}: {note}", soft_wrap=True)
+    console.print(
+        "The analysis decomposes on the host's cores, one BLAS thread a matrix, wherever the Jacobians were made.",
+        soft_wrap=True,
+    )
+
+
+def _platform(facts: dict[str, Any]) -> str:
+    return "cuda" if facts["default_backend"] == "gpu" else facts["default_backend"]
 
 
 def _table(title: str, rows: dict[str, Any]) -> Table:

@@ -223,7 +223,7 @@ def cumulative(
 
 
 def _balance(triangle, scale):
-    """Return log_scale and W with R diag(exp(scale)) = diag(exp(log_scale)) W, |w_ii| = 1; lost rows are unit vectors."""
+    """Return log_scale and W with R diag(exp(scale)) = diag(exp(log_scale)) W, |w_ii| = 1; lost rows are unit rows."""
     diagonal = jnp.abs(jnp.diagonal(triangle, axis1=-2, axis2=-1))
     log_scale = jnp.log(diagonal) + scale
     lost = (log_scale == -jnp.inf)[..., None]

@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Complex, Float, Inexact, Int
 from jaxdyn_kernels.dispatch import choose, platform_of, run, square_matrices
 from jaxdyn_kernels.eig.from_schur import eigenvalues_from_schur, eigenvectors_from_schur
-from jaxdyn_kernels.scaling import adjoint, frobenius_norm, matmul, scale_of
+from jaxdyn_kernels.scaling import adjoint, frobenius_norm, matmul, to_order_one
 from jaxdyn_kernels.schur.api import certified_schur
 from jaxdyn_kernels.status import Status
 from jaxdyn_kernels.threads import one_at_a_time
@@ -197,13 +197,13 @@ def _singular(M: Inexact[Array, "*batch n n"], *, vectors: bool, implementation:
     del implementation  # that of the Schur form; the singular values are XLA's own on every platform
     finite = jnp.all(jnp.isfinite(M), axis=(-2, -1))
     safe = jnp.where(finite[..., None, None], M, 0)
-    scale = scale_of(safe)
+    safe, scale = to_order_one(safe)
     one = _svd_with_vectors if vectors else _svd_values
     # On the host a batched LAPACK call can wait for ever (jaxdyn_kernels.threads): one matrix after another there.
     svd = one_at_a_time(one) if device == "cpu" else one
     for _ in range(M.ndim - 2):
         svd = jax.vmap(svd)
-    U, s, Vh = svd(safe / scale[..., None, None])
+    U, s, Vh = svd(safe)
     s = s * scale[..., None]
     failure = jnp.where(jnp.any(jnp.isnan(s), axis=-1), jnp.int32(Status.NOT_CONVERGED), jnp.int32(Status.OK))
     failure = jnp.where(jnp.any(jnp.isinf(s), axis=-1), jnp.int32(Status.OVERFLOW), failure)

@@ -8,7 +8,7 @@ Anderson et al., LAPACK Working Note 41, section on the nonsymmetric eigenvalue 
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float, Inexact
 
-from .scaling import adjoint, frobenius_norm, matmul, scale_of
+from .scaling import adjoint, frobenius_norm, matmul, to_order_one
 
 
 def schur_residual(
@@ -27,8 +27,8 @@ def schur_residual(
         0 for a zero or empty matrix with a zero residual, infinity for a zero matrix with another one; NaN where any
         of the three holds NaN. Cost: two n^3 products a matrix, in the type of the input.
     """
-    scale = scale_of(A)[..., None, None]
-    A, T = A / scale, T / scale
+    A, scale = to_order_one(A)
+    T = T * (1 / scale)[..., None, None]
     return _ratio(frobenius_norm(matmul(A, Q) - matmul(Q, T)), A)
 
 
@@ -71,8 +71,8 @@ def eigenvector_residual(
     real [...]
         As `schur_residual`. Cost: one n^3 product a matrix, two real ones for a real matrix.
     """
-    scale = scale_of(A)
-    A, values = A / scale[..., None, None], values / scale[..., None]
+    A, scale = to_order_one(A)
+    values = values * (1 / scale)[..., None]
     if jnp.iscomplexobj(A):
         image = matmul(A, vectors)
     else:

@@ -14,6 +14,15 @@ def scale_of(A: Inexact[Array, "*batch n n"]) -> Float[Array, "*batch"]:
     return power_of_two_above(largest_modulus(A))
 
 
+def to_order_one(A: Inexact[Array, "*batch n n"]) -> tuple[Inexact[Array, "*batch n n"], Float[Array, "*batch"]]:
+    """Each matrix over its `scale_of`, and that scale.
+
+    The product with the inverse is exact and safe; a complex division would square the scale.
+    """
+    scale = scale_of(A)
+    return A * (1 / scale)[..., None, None], scale
+
+
 def largest_modulus(A: Inexact[Array, "*batch n n"]) -> Float[Array, "*batch"]:
     """Largest of the moduli of the real and imaginary parts of each matrix, 0 for an empty one."""
     parts = jnp.maximum(jnp.abs(A.real), jnp.abs(A.imag)) if jnp.iscomplexobj(A) else jnp.abs(A)
@@ -29,8 +38,7 @@ def power_of_two_above(x: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
 
 def frobenius_norm(A: Inexact[Array, "*batch m n"]) -> Float[Array, "*batch"]:
     """Frobenius norm without overflow or underflow in the squares."""
-    scale = scale_of(A)
-    scaled = A / scale[..., None, None]
+    scaled, scale = to_order_one(A)
     return scale * jnp.sqrt(jnp.sum(jnp.square(scaled.real) + jnp.square(scaled.imag), axis=(-2, -1)))
 
 

@@ -10,10 +10,10 @@ Part = Literal["block", "update", "attention", "attention-update", "mlp", "mlp-u
 Derivative = Literal["exact", "frozen"]
 Method = Literal["closed-form", "autodiff"]
 
-OPERATORS: tuple[str, ...] = get_args(Operator)
-PARTS: tuple[str, ...] = get_args(Part)
-DERIVATIVES: tuple[str, ...] = get_args(Derivative)
-METHODS: tuple[str, ...] = get_args(Method)
+OPERATORS: tuple[Operator, ...] = get_args(Operator)
+PARTS: tuple[Part, ...] = get_args(Part)
+DERIVATIVES: tuple[Derivative, ...] = get_args(Derivative)
+METHODS: tuple[Method, ...] = get_args(Method)
 
 
 @dataclass(frozen=True)

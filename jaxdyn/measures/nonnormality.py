@@ -118,7 +118,7 @@ def leading(width: int) -> int:
 
 
 def spectral_norm(singular_values: Float[Array, "*batch n"]) -> Float[Array, "*batch"]:
-    """Spectral norm sigma_max, the largest gain over unit inputs (E7), in the unit of M; NaN for a NaN singular value."""
+    """Spectral norm sigma_max, the largest gain over unit inputs (E7), in the unit of M; NaN where one is NaN."""
     return jnp.max(singular_values, axis=-1)
 
 

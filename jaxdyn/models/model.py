@@ -186,6 +186,11 @@ class Model:
         )
         return self.decode(ids + new) if isinstance(prompt, str) else ids + new
 
+    def astype(self, dtype: str) -> "Model":
+        """Return the model with its weights in another dtype: float64 after bfloat16 computes exactly with those."""
+        params = jax.tree.map(lambda leaf: leaf.astype(dtype), self.params)
+        return dataclasses.replace(self, params=params)
+
     def initialised(self, seed: int) -> "Model":
         """Return the same architecture and tokenizer with random parameters by the family's rule, in the same dtype."""
         dtype = self.params["embed"]["tokens"].dtype

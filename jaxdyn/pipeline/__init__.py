@@ -2,6 +2,5 @@
 
 from .run import Outcome as Outcome
 from .run import analyze as analyze
-from .run import run as run
 from .settings import Settings as Settings
 from .texts import read_texts as read_texts

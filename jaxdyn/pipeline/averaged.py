@@ -13,7 +13,7 @@ import xarray as xr
 from jaxtyping import Array
 
 from jaxdyn import spectra
-from jaxdyn.measures import MEASURES, pseudospectrum, surviving_energy, surviving_energy_split
+from jaxdyn.measures import MEASURES, nulls, pseudospectrum, surviving_energy, surviving_energy_split
 from jaxdyn.models.model import Model
 from jaxdyn.store import Store
 
@@ -33,18 +33,19 @@ def merged_means(store: Store, layer: int) -> tuple[np.ndarray, np.ndarray, int]
 
     Returns
     -------
-    mean : (P, n, n), the averaged Jacobians.
+    mean : (P, n, n), the averaged Jacobians, over the samples that did not fail; NaN where all did.
     halves : (2, P, n, n), the means over even and odd articles; NaN where a half has no article.
-    count : number of samples.
+    count : number of samples averaged.
     """
-    total = np.zeros(())
-    counts = np.zeros(2, np.int64)
-    for unit in range(store.unit_count):
+    total = store.read(0, "units/jacobian_sum", at={"layer": layer})[0]
+    counts = store.read(0, "units/count", at={"layer": layer})[0]
+    for unit in range(1, store.unit_count):
         total = total + store.read(unit, "units/jacobian_sum", at={"layer": layer})[0]
-        counts += store.read(unit, "units/count", at={"layer": layer})[0]
+        counts = counts + store.read(unit, "units/count", at={"layer": layer})[0]
     with np.errstate(invalid="ignore"):
         halves = total / counts[:, None, None, None].astype(total.dtype)
-    return total.sum(axis=0) / total.dtype.type(counts.sum()), halves, int(counts.sum())
+        mean = total.sum(axis=0) / total.dtype.type(counts.sum())
+    return mean, halves, int(counts.sum())
 
 
 def averaged_groups(
@@ -81,7 +82,7 @@ def averaged_groups(
         "mean_relative": _portrait(rows, None, root, settings, layers, "relative/"),
     }
     if cumulative := measurer.cumulative():
-        groups["cumulative"] = _product_of_means(cumulative)
+        groups["cumulative"] = _product_of_means(cumulative, arch.width)
     if directions:
         groups["decoded"] = xr.concat(directions, dim=xr.DataArray(list(layers), dims="layer", name="layer"))
     if grids:
@@ -97,7 +98,15 @@ def _mean_norms(root: xr.Dataset, settings: Settings, layer: int) -> np.ndarray:
     """Root mean square of the residual stream's norms over the samples, (P, 2, 1)."""
     parts = [settings.parts.index(_part_of(kind, settings)) for kind in settings.matrices]
     sides = [root[name].values[parts, layer] for name in ("input_norm", "output_norm")]
-    return np.stack([np.sqrt(np.nanmean(side**2, axis=-1, keepdims=True)) for side in sides], axis=1)
+    return np.stack([np.sqrt(finite_mean(side**2))[..., None] for side in sides], axis=1)
+
+
+def finite_mean(values: np.ndarray) -> np.ndarray:
+    """Mean over the last axis, failed samples (NaN) left out as they are from the averaged Jacobian; NaN where all are."""
+    good = np.isfinite(values)
+    count = good.sum(axis=-1)
+    total = np.where(good, values, 0).sum(axis=-1, dtype=values.dtype)
+    return np.where(count > 0, total / np.maximum(count, 1).astype(values.dtype), np.nan).astype(values.dtype)
 
 
 def _part_of(kind: str, settings: Settings) -> str:
@@ -111,7 +120,7 @@ def _energies(mean, halves, root, settings, layer, count) -> dict[str, np.ndarra
     out: dict[str, list] = {"surviving_energy": [], "surviving_energy_split": []}
     for part_index, part in enumerate(settings.parts):
         kind = settings.matrices.index("block" if part == "update" else part)
-        square = jnp.asarray(np.mean(root["update_norm"].values[part_index, layer] ** 2))
+        square = jnp.asarray(finite_mean(root["update_norm"].values[part_index, layer] ** 2))
         out["surviving_energy"].append(surviving_energy(jnp.asarray(mean[kind] - eye), square))
         first, second = (jnp.asarray(half[kind] - eye) for half in halves)
         out["surviving_energy_split"].append(surviving_energy_split(first, second, square))
@@ -140,7 +149,7 @@ def _portrait(rows, energies, root, settings, layers, prefix) -> xr.Dataset:
             values = np.stack([row[f"{key}_{suffix}"] for row in rows], axis=1)
             data[f"{measure.name}_{suffix}"] = (("part", "layer", "rung"), values, attributes)
         if source is not None:
-            mean = source[measure.name].mean("sample", skipna=False).values
+            mean = finite_mean(source[measure.name].values)
             data[f"{measure.name}_sample_mean"] = (("part", "layer"), mean, {**attributes, "of": "mean over samples"})
     if not prefix:
         for name in ("eigenvalues", "singular_values", "eigenvalues_null"):
@@ -157,9 +166,12 @@ def _portrait(rows, energies, root, settings, layers, prefix) -> xr.Dataset:
     return xr.Dataset(data, {name: value for name, value in coordinates.items() if name in used})
 
 
-def _product_of_means(arrays: Arrays) -> xr.Dataset:
+def _product_of_means(arrays: Arrays, width: int) -> xr.Dataset:
     """Arrays of the product of the averaged blocks, `mean_` before their names, by depth."""
-    data = {}
+    depth = arrays["effective_rank"].shape[1]
+    line = [nulls.ginibre_product_effective_rank(width, factors) for factors in range(1, depth + 1)]
+    text = {"long_name": "effective rank of a product of Ginibre matrices, n exp(1 - H_{L+1})", "rung": "N0"}
+    data = {"ginibre_effective_rank": (("depth",), np.asarray(line), text)}
     for name, value in arrays.items():
         dims = ("rate",) if name.startswith("stretching") else ("depth",)
         data[f"mean_{name}"] = (dims, value[0], {"of": "the product of the averaged blocks"})

@@ -56,13 +56,8 @@ def make_schema(model: Model, settings: Settings, samples: Samples, layers: tupl
         variables=tuple(variables),
         coordinates=tuple(c for c in _coordinates(model, settings, samples, layers) if set(c.dims) <= used),
         attrs=_attributes(model, settings, samples),
-        group_attrs={
-            "relative": {"metric": "relative: M scaled by norm(input) / norm(output) of its part, so that it maps "
-                         "relative changes to relative changes; update is that matrix less the identity"},
-            "cumulative": {"title": "running product of the block Jacobians, J_l ... J_first, of each sample"},
-            "units": {"title": "sums over the samples of each unit, by half of the articles; merged in order"},
-        },
-    )  # fmt: skip
+        group_attrs=_group_attributes(has_product(settings, layers)),
+    )
 
 
 def has_product(settings: Settings, layers: tuple[int, ...]) -> bool:
@@ -199,4 +194,18 @@ def _attributes(model: Model, settings: Settings, samples: Samples) -> Mapping[s
         "nulls": "N0, N1" if settings.draws else "N0",
         "null_draws": settings.draws,
         "seed": settings.seed,
+        **({} if settings.truncate is None else {"truncate": settings.truncate}),
+    }
+
+
+def _group_attributes(product: bool) -> dict[str, dict[str, str]]:
+    relative = (
+        "relative: M scaled by norm(input) / norm(output) of its part, so that it maps relative changes to relative "
+        "changes; update is that matrix less the identity"
+    )
+    cumulative = {"cumulative": {"title": "running product of the block Jacobians, J_l ... J_first, of each sample"}}
+    return {
+        "relative": {"metric": relative},
+        "units": {"title": "sums over the samples of each unit, by half of the articles; merged in order"},
+        **(cumulative if product else {}),
     }

@@ -18,7 +18,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from jaxdyn import propagate, spectra
-from jaxdyn.measures import MEASURES, measure_all, nulls, participation_ratio
+from jaxdyn.measures import MEASURES, kreiss_scaled, measure_all, nulls, participation_ratio
 from jaxdyn.measures.arrays import frobenius, mean_trace
 
 from . import products
@@ -42,16 +42,20 @@ class Plan(NamedTuple):
     Attributes
     ----------
     views : metric by metric, part by part.
-    draws, kreiss, seed, truncate : as in `Settings`.
+    draws, kreiss, truncate : as in `Settings`.
     block : index of the block's Jacobian, or None where no running product is kept.
     """
 
     views: tuple[View, ...]
     draws: int
     kreiss: bool
-    seed: int
     truncate: int | None
     block: int | None
+
+    @property
+    def parts(self) -> int:
+        """Parts a metric: the raw views come first."""
+        return len(self.views) // len(METRICS)
 
 
 class Inputs(NamedTuple):
@@ -61,7 +65,8 @@ class Inputs(NamedTuple):
     ----------
     matrices : (P, n, n), its Jacobians by kind.
     norms : (P, 2), norm of the residual stream where each enters and leaves.
-    ids : (P,), an integer a matrix, unique in the run: its null draws depend on nothing else.
+    ids : (P,), an integer a matrix, unique in the run: its null draws depend on it and the seed, and nothing else.
+    seed : of the null draws.
     product, null_products : running products up to the layer before; None without products. The latter's leaves have a
         leading axis of draws.
     """
@@ -69,6 +74,7 @@ class Inputs(NamedTuple):
     matrices: Float[Array, "P n n"]
     norms: Float[Array, "P 2"]
     ids: Int[Array, " P"]
+    seed: Int[Array, ""]
     product: propagate.Product | None
     null_products: propagate.Product | None
 
@@ -82,7 +88,7 @@ def make_plan(settings: Settings, *, product: bool) -> Plan:
         for part in settings.parts
     )
     block = kinds.index("block") if product else None
-    return Plan(views, settings.draws, settings.kreiss, settings.seed, settings.truncate, block)
+    return Plan(views, settings.draws, settings.kreiss, settings.truncate, block)
 
 
 def measure_sample(inputs: Inputs, *, plan: Plan) -> tuple[dict[str, Array], dict[str, Array], Any, Any]:
@@ -107,11 +113,14 @@ def measure_sample(inputs: Inputs, *, plan: Plan) -> tuple[dict[str, Array], dic
         if plan.draws:
             draw = jnp.maximum(number - 1, 0)
             drawn = nulls.n1_matrices(
-                jax.random.key(plan.seed), deviation, trace, inputs.ids, draws=1, first_draw=draw, full=True
+                jax.random.key(inputs.seed), deviation, trace, inputs.ids, draws=1, first_draw=draw, full=True
             )
             matrices = jnp.where(number == 0, matrices, drawn.matrix[:, 0])
         pieces = lax.map(_take_apart, matrices)
-        found = lax.map(lambda view: _measure_view(pieces, view, plan), _view_table(plan, ratio))
+        found = lax.map(lambda view: _measure_view(pieces, view), _view_table(plan, ratio))
+        if plan.kreiss:  # of the raw metric alone: it is dear, and does not change with the scale of a block
+            raw = jax.tree.map(lambda leaf: leaf[: plan.parts], _view_table(plan, ratio))
+            found["kreiss_scaled"] = lax.map(lambda view: _kreiss(pieces, view), raw)
         single = participation_ratio(pieces.spectrum.singular_values)
         if plan.block is None or product is None:
             return found, {}, product, single
@@ -148,7 +157,7 @@ class Pieces(NamedTuple):
 
 def _take_apart(matrix: Array) -> Pieces:
     left, _, right_h = _svd(matrix - mean_trace(matrix) * jnp.eye(matrix.shape[-1], dtype=matrix.dtype))
-    return Pieces(matrix, spectra.decompose(matrix, vectors=True), left, right_h)
+    return Pieces(matrix, spectra.decompose(matrix, vectors=True, implementation="lapack"), left, right_h)
 
 
 def _view_table(plan: Plan, ratio: Array) -> tuple[Array, Array, Array]:
@@ -159,7 +168,15 @@ def _view_table(plan: Plan, ratio: Array) -> tuple[Array, Array, Array]:
     return index, jnp.where(relative, ratio[index], 1), shift
 
 
-def _measure_view(pieces: Pieces, view: tuple[Array, Array, Array], plan: Plan) -> dict[str, Array]:
+def _kreiss(pieces: Pieces, view: tuple[Array, Array, Array]) -> Array:
+    """Kreiss constant of one view over its spectral radius."""
+    index, scale, shift = view
+    spectrum = jax.tree.map(lambda leaf: leaf[index], pieces.spectrum)
+    schur = scale * spectrum.T - shift * jnp.eye(spectrum.T.shape[-1], dtype=spectrum.T.dtype)
+    return kreiss_scaled(schur, scale * spectrum.eigenvalues - shift, spectrum.condition)
+
+
+def _measure_view(pieces: Pieces, view: tuple[Array, Array, Array]) -> dict[str, Array]:
     """Measures of one view a M - b I, with the evidence of its decomposition."""
     index, scale, shift = view
     piece = jax.tree.map(lambda leaf: leaf[index], pieces)
@@ -177,7 +194,7 @@ def _measure_view(pieces: Pieces, view: tuple[Array, Array, Array], plan: Plan) 
         right_h=piece.right_h,
         condition=spectrum.condition,
         backward_error=scale * spectrum.residual * n * eps * frobenius(piece.matrix),
-        kreiss=plan.kreiss,
+        kreiss=False,
     )
     return out | {
         "eigenvalues": eigenvalues,
@@ -193,12 +210,13 @@ def _measure_view(pieces: Pieces, view: tuple[Array, Array, Array], plan: Plan) 
 def _arrays(found: dict[str, Array], inputs: Inputs, ratio: Array, plan: Plan) -> dict[str, Array]:
     """Name the rounds' arrays (rounds, views, ...) as the store does, with N0 and N1 along the last axis."""
     closed = lax.map(lambda view: _closed_form(inputs.matrices, view), _view_table(plan, ratio))
-    parts = len(plan.views) // len(METRICS)
-    out = {}
+    parts, out = plan.parts, {}
     for position, metric in enumerate(METRICS):
         rows = slice(position * parts, (position + 1) * parts)
         for name, value in found.items():
             measured = value[0, rows]
+            if metric != "raw" and name == "kreiss_scaled":
+                continue
             if name not in NAMES:
                 out |= {name: measured} if metric == "raw" else {}
                 continue

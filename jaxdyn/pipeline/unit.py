@@ -57,7 +57,8 @@ class Measurer:
         ids = ((self._members * self._arch.layers + layer)[:, None] * kinds + np.arange(kinds)).astype(np.int32)
         states = self._states or [self._fresh(matrices.dtype)] * len(self._members)
         inputs = [
-            Inputs(matrices[:, s], norms[:, :, s], ids[s], *states[s]) for s in range(len(self._members))
+            Inputs(matrices[:, s], norms[:, :, s], ids[s], np.uint32(self._settings.seed), *states[s])
+            for s in range(len(self._members))
         ]
         results = map_samples(measure_sample, inputs, tick, plan=self._plan)
         self._states = [(product, null) for _, _, product, null in results]
@@ -105,9 +106,8 @@ def run_unit(
                 arch, settings.request, settings.matrices, weights, contexts, jnp.asarray(row), jnp.asarray(position)
             )
             arrays = measurer.measure(layer, np.asarray(matrices)[:, :kept], np.asarray(norms)[..., :kept], tick)
-            sums = _half_sums(matrices, jnp.asarray(weight, matrices.dtype))
-            arrays["units/jacobian_sum"] = np.asarray(sums)[None]
-            arrays["units/count"] = weight.sum(axis=1, dtype=np.int32)[None]
+            sums, counts = _half_sums(matrices, jnp.asarray(weight))
+            arrays["units/jacobian_sum"], arrays["units/count"] = np.asarray(sums)[None], np.asarray(counts)[None]
             yield layers.index(layer), arrays
         contexts = _advance(arch, weights, contexts, jnp.asarray(lengths))
     if cumulative := measurer.cumulative():
@@ -135,5 +135,9 @@ def _jacobians(arch, request, kinds, weights, contexts, row, position):
 
 @jax.jit
 def _half_sums(matrices, weight):
-    """Sum of the Jacobians over the samples of each half, (2, P, n, n)."""
-    return jnp.einsum("hs,psij->hpij", weight, matrices, precision=jax.lax.Precision.HIGHEST)
+    """Sum of the Jacobians over the samples of each half, (2, P, n, n), and their number; failed samples are left out."""
+    good = jnp.all(jnp.isfinite(matrices), axis=(0, 2, 3))
+    weight = weight & good
+    clean = jnp.where(good[:, None, None], matrices, 0)
+    sums = jnp.einsum("hs,psij->hpij", weight.astype(matrices.dtype), clean, precision=jax.lax.Precision.HIGHEST)
+    return sums, jnp.sum(weight, axis=1, dtype=jnp.int32)

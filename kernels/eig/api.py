@@ -9,7 +9,7 @@ from jaxtyping import Array, Complex, Float, Inexact, Int
 
 from ..certificate import eigenvector_residual
 from ..dispatch import choose, platform_of, run, square_matrices
-from ..scaling import adjoint, scale_of
+from ..scaling import adjoint
 from ..schur.api import certified_schur
 from ..status import Status
 from .from_schur import eigenvalues_from_schur, eigenvectors_from_schur, right_eigenvectors_from_schur
@@ -111,18 +111,16 @@ def _eig(A: Inexact[Array, "*batch n n"], *, left: bool, implementation: str) ->
     eye = jnp.eye(A.shape[-1], dtype=A.dtype)
     keep = ok[..., None, None]
     T, Q, A = jnp.where(keep, form.T, eye), jnp.where(keep, form.Q, eye), jnp.where(keep, A, eye)
-    scale = scale_of(A)
     values = eigenvalues_from_schur(T)
-    small, small_values = A / scale[..., None, None], values / scale[..., None]
     if left:
         right, left_vectors, condition = eigenvectors_from_schur(T, Q)
         residual = jnp.maximum(
-            eigenvector_residual(small, small_values, right),
-            eigenvector_residual(adjoint(small), jnp.conj(small_values), left_vectors),
+            eigenvector_residual(A, values, right),
+            eigenvector_residual(adjoint(A), jnp.conj(values), left_vectors),
         )
     else:
         right, left_vectors, condition = right_eigenvectors_from_schur(T, Q), None, None
-        residual = eigenvector_residual(small, small_values, right)
+        residual = eigenvector_residual(A, values, right)
 
     def or_nan(x):
         return None if x is None else jnp.where(ok.reshape(ok.shape + (1,) * (x.ndim - ok.ndim)), x, jnp.nan)

@@ -143,7 +143,7 @@ def _divide(
     """Quotient times a power of two that keeps it at or below one, and that power; small divisors are replaced."""
     divisor = jnp.where(jnp.abs(divisor) < floor, floor, divisor)
     unit = power_of_two_above(jnp.maximum(jnp.abs(divisor.real), jnp.abs(divisor.imag)))
-    near_one = divisor / unit
+    near_one = divisor * (1 / unit)
     quotient = numerator * jnp.conj(near_one) / (jnp.square(near_one.real) + jnp.square(near_one.imag))
     scale = 1 / power_of_two_above(jnp.maximum(jnp.abs(quotient) / unit, 0.5))
     return quotient * (scale / unit), scale

@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Complex, Float, Inexact
 
 from ..dispatch import square_matrices
-from ..scaling import matmul, scale_of
+from ..scaling import matmul, to_order_one
 from ..triangular import blocks, unpack
 from .back_substitution import triangular_eigenvectors
 
@@ -91,14 +91,14 @@ def _both(T: Inexact[Array, "n n"], Q: Inexact[Array, "n n"]):
 def _right(T: Inexact[Array, "n n"], Q: Inexact[Array, "n n"]):
     """Right eigenvectors, not normalised: of A, and of T."""
     d = blocks(T)
-    X = triangular_eigenvectors(T / scale_of(T))
+    X = triangular_eigenvectors(to_order_one(T)[0])
     return unpack(d, matmul(Q, X)), unpack(d, X)
 
 
 def _left(T: Inexact[Array, "n n"], Q: Inexact[Array, "n n"]):
     """Left eigenvectors, not normalised: of A, and of T."""
     d = blocks(T)
-    reversed_ = jnp.conj(triangular_eigenvectors((T / scale_of(T))[::-1, ::-1].T))
+    reversed_ = jnp.conj(triangular_eigenvectors(to_order_one(T)[0][::-1, ::-1].T))
     # A pair comes out with its two packed columns exchanged, which only turns the phase of its vectors.
     Y = reversed_[::-1, ::-1]
     return unpack(d, matmul(Q, Y)), unpack(d, Y)

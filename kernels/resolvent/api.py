@@ -6,7 +6,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Complex, Float, Inexact
 
 from ..dispatch import choose, platform_of, square_matrices
-from ..scaling import scale_of
+from ..scaling import to_order_one
 from ..triangular import complex_triangular
 
 
@@ -70,9 +70,9 @@ def _grid_norms(T: Inexact[Array, "n n"], z: Complex[Array, "*grid"], tolerance:
     """Scale one matrix and the grid to order one, compute, and write what is known without computing."""
     finite = jnp.all(jnp.isfinite(T)) & jnp.isfinite(z)
     safe = jnp.where(jnp.all(jnp.isfinite(T)), T, 0)
-    scale = scale_of(safe)
-    triangle = complex_triangular(safe / scale)
-    points = jnp.where(finite, z, 1).ravel() / scale
+    scaled, scale = to_order_one(safe)
+    triangle = complex_triangular(scaled)
+    points = jnp.where(finite, z, 1).ravel() * (1 / scale)
     norms = chosen.load("resolvent_norm")(triangle, points, tolerance).reshape(z.shape) / scale
     exact = jnp.any(z.ravel()[:, None] == jnp.diagonal(triangle) * scale, axis=1).reshape(z.shape)
     norms = jnp.where(exact | ~jnp.isfinite(norms), jnp.inf, norms)

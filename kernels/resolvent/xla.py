@@ -90,7 +90,8 @@ def _solve(T: Complex[Array, "n n"], z: Complex[Array, " m"], b: Complex[Array, 
 def _normalised(x: Complex[Array, "n m"]) -> tuple[Complex[Array, "n m"], Float[Array, " m"]]:
     """Columns of 2-norm one (zero columns stay zero) and their norms, without overflow in the squares."""
     scale = power_of_two_above(jnp.max(jnp.maximum(jnp.abs(x.real), jnp.abs(x.imag)), axis=0))
-    scaled = x / scale
+    # A product: a complex division would square the scale.
+    scaled = x * (1 / scale)
     norm = jnp.sqrt(jnp.sum(jnp.square(scaled.real) + jnp.square(scaled.imag), axis=0))
     return jnp.where(norm > 0, scaled / jnp.where(norm > 0, norm, 1), 0), norm * scale
 

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Inexact, Int
 
 from ..certificate import orthogonality, schur_residual
 from ..dispatch import choose, platform_of, run, square_matrices
-from ..scaling import scale_of
+from ..scaling import to_order_one
 from ..status import Status
 
 
@@ -90,13 +90,12 @@ def certified_schur(A: Inexact[Array, "*batch n n"], *, implementation: str) -> 
     finite = jnp.all(jnp.isfinite(A), axis=(-2, -1))
     # LAPACK may loop or write outside its workspace on NaN: it gets zeros in their place.
     safe = jnp.where(finite[..., None, None], A, 0)
-    scale = scale_of(safe)[..., None, None]
+    scaled, scale = to_order_one(safe)
     compute = choose("schur", "", implementation).load("schur")
-    scaled = safe / scale
     T, Q = compute(scaled)
     residual = schur_residual(scaled, Q, T)
     departure = orthogonality(Q)
-    T = T * scale
+    T = T * scale[..., None, None]
     converged = jnp.all(jnp.isfinite(Q), axis=(-2, -1))
     fits = jnp.all(jnp.isfinite(T), axis=(-2, -1))
     status = jnp.select(

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxdyn.jacobians import OPERATORS, BlockJacobian, Request, sample_jacobians
+from jaxdyn.jacobians import OPERATORS, Request, sample_jacobians
+from jaxdyn.jacobians.request import Derivative, Operator
 from jaxdyn.models import Model, decoder
 from tests.models.tiny import random_ids, tiny_gpt2, tiny_llama
 
@@ -27,8 +28,13 @@ MODELS = {
     "llama-mqa-biases": partial(tiny_llama, **SIZES, num_key_value_heads=1, attention_bias=True, mlp_bias=True),
     "gpt2": partial(tiny_gpt2, n_embd=16, n_inner=24, n_layer=2),
 }
-BOTH = ("exact", "frozen")
-DERIVATIVES = {"llama-mha": ("exact",), "llama-gqa-llama3": BOTH, "llama-mqa-biases": ("exact",), "gpt2": BOTH}
+BOTH: tuple[Derivative, ...] = ("exact", "frozen")
+DERIVATIVES: dict[str, tuple[Derivative, ...]] = {
+    "llama-mha": ("exact",),
+    "llama-gqa-llama3": BOTH,
+    "llama-mqa-biases": ("exact",),
+    "gpt2": BOTH,
+}
 COMBINATIONS = [(name, op, derivative) for name in MODELS for op in OPERATORS for derivative in DERIVATIVES[name]]
 
 # These programs run once, on a few numbers: compiling them costs all the time, and half as much without optimisation.
@@ -68,7 +74,7 @@ def case(name: str) -> Case:
 
 
 @cache
-def sequence_jacobians(name: str, derivative: str = "exact") -> tuple[np.ndarray, np.ndarray]:
+def sequence_jacobians(name: str, derivative: Derivative = "exact") -> tuple[np.ndarray, np.ndarray]:
     """d h[b,t] / d x[b,s] and d y[b,t] / d x[b,s], (B, T, D, T, D): the whole decoder block differentiated at once."""
     c = case(name)
     positions = jnp.arange(TOKENS)
@@ -82,10 +88,10 @@ def sequence_jacobians(name: str, derivative: str = "exact") -> tuple[np.ndarray
 
 
 @cache
-def routes(name: str, operator: str, derivative: str) -> dict[str, BlockJacobian]:
+def routes(name: str, operator: Operator, derivative: Derivative) -> dict[str, Any]:
     """All parts at the four samples, by both routes, under one jit."""
     c = case(name)
-    request = Request(operator, derivative)  # pyright: ignore[reportArgumentType]
+    request = Request(operator, derivative)
 
     @jit_once
     def both(weights, x):
@@ -105,6 +111,11 @@ def position_of(operator: str) -> np.ndarray:
 def with_norm_eps(c: Case, eps: float) -> Case:
     arch = replace(c.arch, norm_eps=eps)
     return replace(c, model=replace(c.model, architecture=arch))
+
+
+def compilations(jitted: Any) -> int:
+    """Count the programs a jitted function holds."""
+    return jitted._cache_size()
 
 
 def relative(found: Any, wanted: Any) -> float:

@@ -1,7 +1,7 @@
 """What the Jacobians must satisfy whatever the numbers: homogeneity, factors, the frozen sum, the chain along depth."""
 
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -48,16 +48,12 @@ def test_sublayers_do_not_see_the_length_of_the_state(name, operator, method):
     """
     c = case(name)
     found = routes(name, operator, "exact")[method]
-    for i, (b, t) in enumerate(zip(PROMPT, POSITION["other"], strict=True)):
-        rows, at = (c.x[b], t) if operator == "in-context" else (c.x[b, t][None], 0)
+    slopes = radial_slopes(name, operator)
+    for i in range(len(PROMPT)):
         for part, state in (("attention", found.x[i]), ("mlp", found.h[i])):
             update = getattr(found, part)[i] - np.eye(c.arch.width)
             centre = state - state.mean() if c.arch.norm == "layer" else state
-            variance = np.mean(centre**2) + c.arch.norm_eps
-            along = c.weights[f"{part}_norm"]["scale"] * centre / np.sqrt(variance)
-            inner = _after_norm(c, part, operator == "in-context")
-            slope = jax.jvp(partial(inner, rows, at), (_normed(c, part, state),), (along,))[1]
-            wanted = c.arch.norm_eps / variance * slope
+            wanted = c.arch.norm_eps / (np.mean(centre**2) + c.arch.norm_eps) * slopes[part][i]
             # The small vector is the sum of D = 16 terms of the size of the update: c n eps norm with c = 20.
             bound = 20 * 16 * np.finfo(np.float64).eps * np.linalg.norm(update) * np.linalg.norm(centre)
             assert np.linalg.norm(update @ centre - wanted) < bound, (part, i)
@@ -161,26 +157,39 @@ def test_in_context_jacobians_compose_along_depth(name, capture_ids):
         assert relative(alone[1][i] @ alone[0][i], wanted[i]) > 1e-2, "only the in-context operator composes"
 
 
-def _normed(c, part, state):
-    return layers.norm(c.arch, c.weights[f"{part}_norm"], jnp.asarray(state))
-
-
-def _after_norm(c, part, in_context):
-    """Return the sublayer as a function of (block inputs, position, normalised state there), without skip."""
-
-    def mlp(rows, at, n):
-        return layers.mlp(c.arch, c.weights["mlp"], n)
+@cache
+def radial_slopes(name, operator):
+    """M n: the sublayers' own derivatives in the direction of the scaled centre, past their norm; (S, D) each."""
+    c = case(name)
 
     def attention(rows, at, n):
         w, positions = c.weights["attention"], jnp.arange(len(rows))
         normed = layers.norm(c.arch, c.weights["attention_norm"], rows).at[at].set(n)
         keys, values = layers.keys_values(c.arch, w, normed, positions)
-        pattern = layers.attention_pattern(
-            c.arch, layers.queries(c.arch, w, normed, positions), keys, positions, positions
-        )
+        q = layers.queries(c.arch, w, normed, positions)
+        pattern = layers.attention_pattern(c.arch, q, keys, positions, positions)
         return layers.attention_output(c.arch, w, pattern, values)[at]
 
-    return mlp if part == "mlp" else attention
+    def direction(part, state):
+        weights = c.weights[f"{part}_norm"]
+        n = layers.norm(c.arch, weights, state)
+        return n, n - weights.get("bias", 0.0)
+
+    @jit_once
+    @jax.vmap
+    def slopes(rows, at):
+        n, along = direction("attention", rows[at])
+        h, slope = jax.jvp(partial(attention, rows, at), (n,), (along,))
+        n, along = direction("mlp", rows[at] + h)
+        return {
+            "attention": slope,
+            "mlp": jax.jvp(partial(layers.mlp, c.arch, c.weights["mlp"]), (n,), (along,))[1],
+        }
+
+    t = POSITION["other"]
+    if operator == "isolated":
+        return jax.tree.map(np.asarray, slopes(c.x[PROMPT, t][:, None], jnp.zeros(len(t), int)))
+    return jax.tree.map(np.asarray, slopes(c.x[PROMPT], jnp.asarray(t)))
 
 
 def _without_biases(weights):

@@ -1,6 +1,7 @@
 """What a Jacobian holds while it is made, from the compiler's own account, and how often it is compiled."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import pytest
 from jaxdyn.activations import context_at
 from jaxdyn.jacobians import OPERATORS, Request, api, jacobian, sample_jacobians
 from jaxdyn.models import Architecture, Rope, decoder, parameters
-from tests.jacobians.cases import PROMPT, case
+from tests.jacobians.cases import PROMPT, case, compilations
 from tests.models.tiny import random_ids
 
 WIDTH, FF, HEADS, KV_HEADS, HEAD_DIM = 128, 320, 8, 4, 16
@@ -52,10 +53,10 @@ ARCHITECTURES = {
 def temporaries(name, operator, part="update", method="closed-form", batch_size=None):
     """Floats of temporaries beside the K, V and states of the prompts and, if isolated, the layer's W_O W_V."""
     arch = ARCHITECTURES[name]
-    params = parameters.nest(
-        {path: jax.ShapeDtypeStruct(shape, jnp.float32) for path, shape in parameters.shapes(arch).items()}
-    )
-    weights = jax.eval_shape(decoder.layer_weights, params, 0)
+    leaves: dict[str, Any] = {
+        path: jax.ShapeDtypeStruct(shape, jnp.float32) for path, shape in parameters.shapes(arch).items()
+    }
+    weights = jax.eval_shape(decoder.layer_weights, parameters.nest(leaves), 0)
     rows, tokens = (SAMPLES, 1) if operator == "isolated" else (PROMPTS, TOKENS)
     contexts = jax.ShapeDtypeStruct((rows, tokens, WIDTH), jnp.float32)
     index = jax.ShapeDtypeStruct((SAMPLES,), jnp.int32)
@@ -93,9 +94,10 @@ def test_one_compilation_serves_all_layers(operator, capture_ids):
     model = case("llama-mha").model
     acts = capture_ids(model, random_ids(model, len(PROMPT), 5, seed=11))
     counts = []
-    for layer in (0, 1, np.int64(0)):
+    layers: tuple[Any, ...] = (0, 1, np.int64(0))
+    for layer in layers:
         jacobian(model, acts, layer=layer, operator=operator)
-        counts.append((api._parts._cache_size(), context_at._cache_size()))
+        counts.append((compilations(api._parts), compilations(context_at)))
     assert counts[0] == counts[1] == counts[2]
     jacobian(model, acts, layer=0, operator=operator, part="attention")
-    assert api._parts._cache_size() == counts[0][0] + 1, "the count does see a compilation"
+    assert compilations(api._parts) == counts[0][0] + 1, "the count does see a compilation"

@@ -29,9 +29,9 @@ def test_closed_form_is_autodiff(name, operator, derivative):
     assert not np.array_equal(closed.block, auto.block), "one route ran twice: different sums differ in some last bit"
 
 
-@pytest.mark.parametrize("activation", ["silu", "gelu", "gelu_tanh", "relu"])
+@pytest.mark.parametrize("activation", ["gelu", "relu"])  # silu and gelu_tanh are in the cases above
 @pytest.mark.parametrize("name", ["llama-mqa-biases", "gpt2"])
-def test_every_activation(name, activation):
+def test_other_activations(name, activation):
     c = case(name)
     arch = replace(c.arch, activation=activation)
 

@@ -59,7 +59,7 @@ def closed_form(
 
 UNAVAILABLE = {
     "eigenvector_condition_max": (
-        "no closed form: the maximum of n heavy-tailed condition numbers converges too slowly in n (25 % off at n = 128)"
+        "no closed form: the maximum of n heavy-tailed numbers converges too slowly in n (25 % off at n = 128)"
     ),
     "kreiss_scaled": (
         "no closed form: dividing by the spectral radius puts the edge of the spectrum on the unit circle, where the "

@@ -4,7 +4,7 @@ Null matrix: tI + U S V^T, with t = tr M / n, S the singular values of M - tI, U
 J - I share S, so the null of J - I is the null of J minus the identity. All measures of one matrix are unchanged by
 M -> V^T M V, so one Haar matrix W = V^T U is enough for them: tI + W S. Products of layers need U and V both.
 
-Every draw has its own key, folded from the caller's key, the matrix's id and the draw's number: the draws depend neither
+Every draw has its own key, folded from the caller's key, the matrix's id and the draw's number: draws depend neither
 on how matrices are batched nor on how many draws are taken at a time.
 """
 

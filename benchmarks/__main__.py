@@ -1,0 +1,41 @@
+"""`python -m benchmarks [name ...]`: run the benchmarks and print a table, or one line of JSON a number."""
+
+import argparse
+import importlib
+import json
+from pathlib import Path
+
+from benchmarks.harness import as_json, as_text, environment
+
+NAMES = ("jacobian", "memory", "analyze")
+MODEL = Path(__file__).resolve().parents[2] / "shared" / "models" / "stories260k"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Ratios measured in one run.")
+    parser.add_argument("name", nargs="*", help=f"which to run, of {', '.join(NAMES)}; default all")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line")
+    parser.add_argument("--repeats", type=int, default=7, help="rounds in which the candidates take turns")
+    parser.add_argument("--model", type=Path, default=MODEL, help="model folder for analyze; default %(default)s")
+    options = parser.parse_args()
+    unknown = sorted(set(options.name) - set(NAMES))
+    if unknown:
+        parser.error(f"name: got {unknown[0]!r}; allowed {', '.join(NAMES)}")
+    if options.repeats < 1:
+        parser.error(f"--repeats: got {options.repeats}; allowed 1 or more")
+    print(json.dumps({"environment": environment()}) if options.json else _heading(), flush=True)
+    for name in options.name or NAMES:
+        for row in importlib.import_module(f"benchmarks.bench_{name}").run(options):
+            print(as_json(row) if options.json else as_text(row), flush=True)
+
+
+def _heading() -> str:
+    found = environment()
+    named = [f"{key} {found[key]}" for key in ("device_kind", "cpu_count", "load", "commit", "date")]
+    return ", ".join(
+        [*named, *(f"{key[8:]} {found[key]}" for key in ("version_jax", "version_numpy", "version_scipy"))]
+    )
+
+
+if __name__ == "__main__":
+    main()

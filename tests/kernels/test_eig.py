@@ -1,0 +1,204 @@
+"""Eigenvalues and eigenvectors: every defining equation, for each implementation x class x dtype x transform."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.linalg
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import jaxdyn_kernels as jk
+from jaxdyn_kernels import Status
+from jaxdyn_kernels.eig.back_substitution import triangular_eigenvectors
+from jaxdyn_kernels.triangular import blocks, complex_triangular, unpack
+from tests.assertions import assert_eigenpairs, assert_same_eigenvalues
+from tests.matrices import CLASSES, SENSITIVE, matrix, with_spectrum
+
+SIZE = 24
+REAL = [np.float32, np.float64]
+
+TRANSFORMS = {
+    "eager": lambda A: jk.eig(A, left=True),
+    "jit": jax.jit(lambda A: jk.eig(A, left=True)),
+    "vmap": jax.jit(jax.vmap(lambda A: jk.eig(A, left=True), in_axes=1)),
+}
+
+
+def transformed(name, A):
+    """The eigendecomposition of one matrix under a transform."""
+    if name == "vmap":
+        result = TRANSFORMS[name](np.stack([np.eye(A.shape[-1], dtype=A.dtype), A], axis=1))
+        return jax.tree.map(lambda x: x[1], result)
+    return TRANSFORMS[name](A)
+
+
+class TestEig:
+    @pytest.mark.parametrize("transform", TRANSFORMS)
+    @pytest.mark.parametrize("dtype", REAL)
+    @pytest.mark.parametrize("name", CLASSES)
+    def test_equations(self, name, dtype, transform):
+        A = matrix(name, SIZE, dtype)
+        result = transformed(transform, A)
+        assert result.status == Status.OK
+        assert_eigenpairs(A, result.eigenvalues, result.right, result.left, result.condition)
+        assert result.residual <= 20
+
+    @pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
+    @pytest.mark.parametrize("name", CLASSES)
+    def test_equations_complex(self, name, dtype):
+        A = matrix(name, SIZE, dtype)
+        result = jk.eig(A, left=True)
+        assert result.status == Status.OK
+        assert_eigenpairs(A, result.eigenvalues, result.right, result.left, result.condition)
+
+    @pytest.mark.parametrize("name", sorted(set(CLASSES) - set(SENSITIVE)))
+    def test_conditions_and_values_agree_with_lapack(self, name):
+        A = matrix(name, SIZE, np.float64)
+        result = jk.eig(A, left=True)
+        reference, left, right = scipy.linalg.eig(A, left=True)
+        condition = 1 / np.abs(np.sum(left.conj() * right, axis=0))
+        assert_same_eigenvalues(result.eigenvalues, reference, A, condition)
+        # Condition numbers are functions of the matrix alone; sorted they can be compared without matching.
+        assert np.allclose(np.sort(result.condition), np.sort(condition), rtol=1e-6)
+
+    @pytest.mark.parametrize("name", ["ginibre", "skew", "grcar"])
+    def test_more_than_one_block_of_rows_and_pairs_across_their_border(self, name):
+        """Orders around the block of 32 rows; skew and grcar have pairs at every position."""
+        for n in (31, 34, 65):
+            A = matrix(name, n, np.float64)
+            result = jk.eig(A, left=True)
+            assert_eigenpairs(A, result.eigenvalues, result.right, result.left, result.condition)
+
+    @pytest.mark.parametrize("dtype", [np.float32, np.complex128])
+    @pytest.mark.parametrize("n", [0, 1, 2, 3])
+    def test_small_orders(self, n, dtype):
+        A = np.stack([matrix("ginibre", n, dtype, seed) for seed in range(4)])
+        result = jk.eig(A, left=True)
+        for k in range(4):
+            assert_eigenpairs(A[k], *(x[k] for x in (result.eigenvalues, result.right, result.left, result.condition)))
+
+    def test_left_changes_what_is_returned_and_nothing_else(self):
+        A = matrix("ginibre", SIZE, np.float32)
+        plain, both = jk.eig(A), jk.eig(A, left=True)
+        assert plain.left is None
+        assert plain.condition is None
+        assert np.array_equal(plain.eigenvalues, both.eigenvalues)
+        assert np.allclose(plain.right, both.right, atol=1e-5)
+
+    def test_bad_input_in_one_matrix_of_a_batch(self):
+        A = np.stack([matrix("ginibre", SIZE, np.float32, seed) for seed in range(3)])
+        clean = jk.eig(A, left=True)
+        A[1, 0, 0] = np.nan
+        result = jk.eig(A, left=True)
+        assert result.status.tolist() == [Status.OK, Status.NONFINITE_INPUT, Status.OK]
+        for before, after in zip(jax.tree.leaves(clean), jax.tree.leaves(result), strict=True):
+            assert np.array_equal(before[0], after[0])
+            assert np.array_equal(before[2], after[2])
+            assert after.dtype == jnp.int32 or np.all(np.isnan(after[1]))
+
+    @pytest.mark.parametrize("power", [1e300, 1e-290])
+    def test_scale_near_the_ends_of_the_range(self, power):
+        A = matrix("ginibre", SIZE, np.float64) * power
+        result = jk.eig(A, left=True)
+        assert result.status == Status.OK
+        assert_eigenpairs(A, result.eigenvalues, result.right, result.left, result.condition)
+
+    def test_normal_matrices_have_condition_one(self):
+        for name in ("orthogonal", "skew", "symmetric", "permutation", "identity", "zero"):
+            result = jk.eig(matrix(name, SIZE, np.float64), left=True)
+            assert np.allclose(result.condition, 1, rtol=1e-9), name
+
+    def test_defective_matrices_have_conditions_near_the_inverse_of_eps(self):
+        """Rounding splits a block of order k by eps^(1/k), and the condition is the inverse of that split to k - 1."""
+        block = jk.eig(np.array([[1.0, 1], [0, 1]]), left=True)
+        assert np.all(block.condition > 1e15)
+        assert np.all(jk.eig(matrix("defective", SIZE, np.float64), left=True).condition > 1e6)
+
+    def test_gauge_unit_vectors_with_largest_entry_real_and_positive(self):
+        result = jk.eig(matrix("ginibre", SIZE, np.float64), left=True)
+        for V in (np.asarray(result.right), np.asarray(result.left)):
+            largest = V[np.argmax(np.abs(V), axis=0), np.arange(SIZE)]
+            assert np.allclose(largest.imag, 0, atol=1e-14)
+            assert np.all(largest.real > 0)
+
+    @pytest.mark.parametrize("dtype", REAL)
+    def test_growth_beyond_the_range_is_scaled(self, dtype):
+        """A bidiagonal matrix whose vectors, not scaled, have entries up to 1e3^(n - 1): beyond float64 at 120."""
+        n = 120
+        A = (np.diag(np.linspace(1, 2, n)) + 1e3 * np.eye(n, k=1)).astype(dtype)
+        result = jk.eig(A)
+        assert_eigenpairs(A, result.eigenvalues, result.right)
+        assert result.residual <= 20
+
+    @settings(max_examples=20, deadline=None, derandomize=True)
+    @given(data=st.data())
+    def test_any_structure(self, data):
+        entry = st.sampled_from([0.0, 0.0, 1.0, -1.0, 2.0, 0.5, 1e-20, 1e10])
+        A = np.array(data.draw(st.lists(entry, min_size=36, max_size=36))).reshape(6, 6)
+        result = jk.eig(A, left=True)
+        assert result.status == Status.OK
+        assert_eigenpairs(A, result.eigenvalues, result.right, result.left, result.condition)
+
+
+class TestFromSchur:
+    @pytest.mark.parametrize("dtype", [*REAL, np.complex64])
+    def test_vectors_from_a_form_of_lapack(self, dtype):
+        A = matrix("ginibre", SIZE, dtype)
+        T, Q = scipy.linalg.schur(A)
+        values = jk.eigenvalues_from_schur(T)
+        right, left, condition = jk.eigenvectors_from_schur(T, Q)
+        assert_eigenpairs(A, values, right, left, condition)
+        assert np.array_equal(jk.eigvals(A), jk.eig(A).eigenvalues)
+
+    def test_values_of_a_block_do_not_overflow_or_vanish(self):
+        values = jk.eigenvalues_from_schur(np.array([[1e-200, 1e-200], [-1e-200, 1e-200]]))
+        assert np.allclose(np.asarray(values) * 1e200, [1 + 1j, 1 - 1j])
+        values = jk.eigenvalues_from_schur(np.array([[0, 1e200], [-1e200, 0]]))
+        assert np.allclose(np.asarray(values) * 1e-200, [1j, -1j])
+
+    def test_batch_axes_of_any_number(self):
+        T = np.stack([np.triu(matrix("ginibre", 3, np.float64, seed)) for seed in range(4)]).reshape(2, 2, 3, 3)
+        Q = np.broadcast_to(np.eye(3), T.shape)
+        right, left, condition = jk.eigenvectors_from_schur(T, Q)
+        assert right.shape == left.shape == (2, 2, 3, 3)
+        assert condition.shape == (2, 2, 3)
+        assert np.array_equal(jk.eigenvalues_from_schur(T)[1, 0], np.diagonal(T[1, 0]))
+
+    def test_mismatched_arguments(self):
+        with pytest.raises(ValueError, match="they have to agree"):
+            jk.eigenvectors_from_schur(np.eye(3), np.eye(2))
+        with pytest.raises(ValueError, match="they have to agree"):
+            jk.eigenvectors_from_schur(np.eye(3), np.eye(3, dtype=np.float32))
+        with pytest.raises(ValueError, match=r"T has shape \(2, 3\)"):
+            jk.eigenvalues_from_schur(np.ones((2, 3)))
+
+    def test_invariant_of_the_back_substitution(self):
+        """Every column's largest entry stays between 1/2 and sqrt 2, even where it would overflow."""
+        for name in ("grcar", "kahan", "jordan", "defective", "skew"):
+            T, _ = scipy.linalg.schur(matrix(name, 48, np.float32))
+            T = T / np.float32(2 ** np.ceil(np.log2(np.max(np.abs(T)))))
+            X = np.abs(unpack(blocks(jnp.asarray(T)), triangular_eigenvectors(jnp.asarray(T))))
+            assert np.all(np.max(X, axis=0) <= np.sqrt(2) * (1 + 1e-6)), name
+            assert np.all(np.max(X, axis=0) >= 0.5), name
+
+    def test_complex_triangular_is_similar_and_exactly_triangular(self, rng):
+        A = with_spectrum(np.array([1 + 2j, 1 - 2j, 3.0, -1 + 0.1j, -1 - 0.1j]), rng)
+        T, _ = scipy.linalg.schur(A)
+        C = np.asarray(complex_triangular(jnp.asarray(T)))
+        assert np.all(np.tril(C, -1) == 0)
+        assert np.array_equal(np.diagonal(C), jk.eigenvalues_from_schur(T))
+        shifted = 0.3j * np.eye(5)
+        expected = np.linalg.svd(T - shifted, compute_uv=False)
+        assert np.allclose(np.linalg.svd(C - shifted, compute_uv=False), expected, atol=1e-13)
+        # Not the matrix with its blocks cut away, which has the same eigenvalues.
+        assert not np.allclose(np.linalg.svd(np.diag(np.diagonal(C)) - shifted, compute_uv=False), expected)
+
+
+def test_bad_arguments():
+    with pytest.raises(ValueError, match=r"eig: A has shape \(3, 2\)"):
+        jk.eig(np.ones((3, 2), np.float32))
+    with pytest.raises(ValueError, match="eigvals: A has dtype int64"):
+        jk.eigvals(np.ones((2, 2), np.int64))
+    with pytest.raises(ValueError, match="implementation='magma' is unknown for 'eig': use one of 'lapack'"):
+        jk.eig(np.eye(2), implementation="magma")
