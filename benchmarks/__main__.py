@@ -31,10 +31,8 @@ def main() -> None:
 
 def _heading() -> str:
     found = environment()
-    named = [f"{key} {found[key]}" for key in ("device_kind", "cpu_count", "load", "commit", "date")]
-    return ", ".join(
-        [*named, *(f"{key[8:]} {found[key]}" for key in ("version_jax", "version_numpy", "version_scipy"))]
-    )
+    names = ("device_kind", "cpu_count", "load", "commit", "date", "version_jax", "version_numpy", "version_scipy")
+    return ", ".join(f"{name.removeprefix('version_')} {found[name]}" for name in names)
 
 
 if __name__ == "__main__":

@@ -8,17 +8,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import torch
+from jaxdyn_kernels import cores
 from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from benchmarks import peer_torch
 from benchmarks.harness import Candidate, Row, Timings, best_of, compiled
 from jaxdyn.jacobians import Request, sample_jacobians
 from jaxdyn.jacobians.autodiff import columns
+from jaxdyn.jacobians.request import Operator
 from jaxdyn.models import decoder
 from jaxdyn.models.weights import architecture_of, assemble
 
 WIDTH, FF, HEADS = 768, 2048, 12
-SAMPLES, TOKENS = 8, 128
+SAMPLES, TOKENS = 4, 128
 ISOLATED, IN_CONTEXT = "closed form, isolated", f"closed form, in-context, {TOKENS} tokens"
 JACREV, JACREV_CONTEXT = "torch.func.jacrev, isolated", f"torch.func.jacrev, in-context, {TOKENS} tokens"
 JACFWD, PRODUCT = "jax.jacfwd, isolated", "plain d x d_ff x d product"
@@ -26,40 +29,37 @@ JACFWD, PRODUCT = "jax.jacfwd, isolated", "plain d x d_ff x d product"
 
 def run(options: Any) -> Iterator[Row]:
     """Time every candidate in turn and yield times, with errors against float64, and ratios with their targets."""
-    torch.set_num_threads(torch.get_num_threads())  # the cores, which is torch's default: stated in the note
+    torch.set_num_threads(cores())
     hf = _hf_model()
     arch, params = _ours(hf)
     x = np.random.default_rng(0).standard_normal((SAMPLES, TOKENS, WIDTH)).astype(np.float32)
     weights = decoder.layer_weights(params, 0)
+    down, up = weights["mlp"]["down"], weights["mlp"]["up"]
+    candidates = [
+        compiled(ISOLATED, partial(_closed_form, arch, "isolated"), weights, jnp.asarray(x[:, -1:])),
+        compiled(IN_CONTEXT, partial(_closed_form, arch, "in-context"), weights, jnp.asarray(x)),
+        _torch(hf, x),
+        _torch_in_context(hf, x),
+        _jacfwd(arch, weights, jnp.asarray(x[:, -1])),
+        compiled(PRODUCT, partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST), down, up),
+    ]
+    timings = Timings(candidates, repeats=options.repeats)
+    compared: dict[Operator, tuple[str, ...]] = {
+        "isolated": (ISOLATED, JACREV, JACFWD),
+        "in-context": (IN_CONTEXT, JACREV_CONTEXT),
+    }
+    for operator, names in compared.items():
+        wanted = _reference(arch, params, x, operator)
+        for name in names:
+            yield timings.row("jacobian", name, per=SAMPLES, error=_error(timings.results[name], wanted))
+    yield timings.row("jacobian", PRODUCT)
 
-    def candidates() -> Iterator[Candidate]:
-        yield compiled(ISOLATED, partial(_closed_form, arch, "isolated"), weights, jnp.asarray(x[:, -1:]))
-        yield compiled(IN_CONTEXT, partial(_closed_form, arch, "in-context"), weights, jnp.asarray(x))
-        yield from (_torch(hf, x), _torch_in_context(hf, x), _jacfwd(arch, weights, jnp.asarray(x[:, -1])))
-        left, right = (jnp.asarray(x.reshape(-1)[: WIDTH * FF].reshape(shape)) for shape in ((WIDTH, FF), (FF, WIDTH)))
-        yield compiled(PRODUCT, partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST), left, right)
-
-    timings = Timings(candidates(), repeats=options.repeats)
-    wanted = {name: _reference(arch, params, x, name) for name in ("isolated", "in-context")}
-    for name in timings.candidates:
-        if name == PRODUCT:
-            yield timings.row("jacobian", name)
-            continue
-        operator = "in-context" if "in-context" in name else "isolated"
-        label, _, note = name.partition(" | ")
-        yield timings.row(
-            "jacobian", label, per=SAMPLES, error=_error(timings.results[name], wanted[operator]), note=note
-        )
-
-    def ratio(slow: str, fast: str) -> float:
-        named = {name.partition(" | ")[0]: name for name in timings.candidates}
-        return timings.ratio(named[slow], named[fast])
-
+    ratio = timings.ratio
     yield Row("jacobian", "torch.func.jacrev / closed form, isolated", ratio(JACREV, ISOLATED), "x", target=">= 3")
     yield Row("jacobian", "torch.func.jacrev / closed form, in-context", ratio(JACREV_CONTEXT, IN_CONTEXT), "x")
     yield Row("jacobian", "jax.jacfwd / closed form, isolated", ratio(JACFWD, ISOLATED), "x", target=">= 2")
-    flops = 2 * WIDTH**2 * FF + 2 * WIDTH**3
-    share = flops / (2 * WIDTH**2 * FF) * SAMPLES * ratio(PRODUCT, ISOLATED)
+    flops = (2 * WIDTH**2 * FF + 2 * WIDTH**3) / (2 * WIDTH**2 * FF)  # of one Jacobian over those of the product
+    share = flops * SAMPLES * ratio(PRODUCT, ISOLATED)
     yield Row("jacobian", "rate over that of a plain product", share, "share", target=">= 0.8")
     yield Row("jacobian", "in-context / isolated", ratio(IN_CONTEXT, ISOLATED), "x", target="<= 1.6")
 
@@ -73,9 +73,8 @@ def _hf_model() -> Any:
         num_hidden_layers=1,
         num_attention_heads=HEADS,
         max_position_embeddings=2 * TOKENS,
-        attn_implementation="eager",
     )
-    return LlamaForCausalLM(config).eval().requires_grad_(False)
+    return peer_torch.use_held_attention(LlamaForCausalLM(config))
 
 
 def _ours(hf: Any) -> tuple[Any, dict]:
@@ -93,34 +92,20 @@ def _closed_form(arch, operator, weights, contexts):
 
 def _torch(hf: Any, x: np.ndarray) -> Candidate:
     ways = peer_torch.settings(peer_torch.isolated(hf.model, 0), torch.tensor(x[:, -1]))
-    return _named(JACREV, best_of([Candidate(name, call) for name, call in ways.items()]))
+    return best_of(JACREV, [Candidate(name, call) for name, call in ways.items()])
 
 
 def _torch_in_context(hf: Any, x: np.ndarray) -> Candidate:
     base, states = hf.model, torch.tensor(x)
-    at = torch.arange(TOKENS)[None]
-    layer, turn = base.layers[0], base.rotary_emb(states, position_ids=at)
-    mask = torch.zeros(1, 1, 1, TOKENS + 1)
-    mask[..., TOKENS - 1] = -torch.inf  # the last position's own key among the held ones
-
-    def held() -> peer_torch.Contexts:
-        class Keep(peer_torch.Held):
-            def update(self, keys, values, *_):
-                self.keys, self.values = keys, values
-                return keys, values
-
-        kept = Keep(states, states)
-        normed = layer.input_layernorm(states)
-        causal = torch.full((TOKENS, TOKENS), -torch.inf).triu(1)[None, None]
-        layer.self_attn(normed, attention_mask=causal, past_key_values=kept, position_embeddings=turn)
-        cos, sin = (part[:, -1:].expand(SAMPLES, 1, -1) for part in turn)
-        return peer_torch.Contexts(states[:, -1], kept.keys, kept.values, mask.expand(SAMPLES, 1, 1, -1), cos, sin)
-
-    with torch.no_grad():
-        seen = held()
+    attention, normed = base.layers[0].self_attn, base.layers[0].input_layernorm(states)
+    keys, values = (
+        project(normed).unflatten(-1, (HEADS, -1)).transpose(1, 2) for project in (attention.k_proj, attention.v_proj)
+    )
+    turn = base.rotary_emb(states, position_ids=torch.arange(TOKENS)[None])
+    keys, _ = apply_rotary_pos_emb(keys, keys, *turn)
+    seen = peer_torch.see(base, states, keys, values, torch.full((SAMPLES,), TOKENS))
     ways = peer_torch.settings(peer_torch.in_context(base, 0, seen), seen.x)
-    named = {name: call for name, call in ways.items() if name.startswith("all")}
-    return _named(JACREV_CONTEXT, best_of([Candidate(name, call) for name, call in named.items()]))
+    return best_of(JACREV_CONTEXT, [Candidate(name, call) for name, call in ways.items()])
 
 
 def _jacfwd(arch: Any, weights: dict, x: jax.Array) -> Candidate:
@@ -137,15 +122,10 @@ def _jacfwd(arch: Any, weights: dict, x: jax.Array) -> Candidate:
         return jax.lax.map(lambda z: columns(partial(block, weights), z, 128), x)
 
     ways = {"all samples, all columns": all_columns, "one sample, all columns": one_sample, "128 columns": chunked}
-    return _named(JACFWD, best_of([compiled(name, way, weights, x) for name, way in ways.items()]))
+    return best_of(JACFWD, [compiled(name, way, weights, x) for name, way in ways.items()])
 
 
-def _named(name: str, best: Candidate) -> Candidate:
-    """Give the best setting the candidate's name, with the setting behind a bar for the note."""
-    return Candidate(f"{name} | best setting: {best.name}", best.call, best.compile_seconds)
-
-
-def _reference(arch: Any, params: dict, x: np.ndarray, operator: str) -> np.ndarray:
+def _reference(arch: Any, params: dict, x: np.ndarray, operator: Operator) -> np.ndarray:
     """Forward mode in float64, of the first sample."""
     with jax.enable_x64(True):
         states = jnp.asarray(x[:1] if operator == "in-context" else x[:1, -1:], jnp.float64)

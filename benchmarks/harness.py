@@ -9,7 +9,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import jax
@@ -26,11 +26,13 @@ class Candidate:
     name : what it is called in the table.
     call : does the work once; what it returns is waited for.
     compile_seconds : what it took to prepare `call`, kept out of the timing.
+    note : the setting that it runs at.
     """
 
     name: str
     call: Callable[[], Any]
     compile_seconds: float = 0.0
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,17 +99,18 @@ class Timings:
         """Median over the rounds of seconds of `slow` over seconds of `fast`."""
         return statistics.median(a / b for a, b in zip(self.seconds[slow], self.seconds[fast], strict=True))
 
-    def row(self, benchmark: str, name: str, *, per: int = 1, error: float | None = None, note: str = "") -> Row:
+    def row(self, benchmark: str, name: str, *, per: int = 1, error: float | None = None) -> Row:
         """One candidate's time in milliseconds, divided by `per` (samples a call, say)."""
         one, scale = self.candidates[name], 1e3 / per
         fastest = min(self.seconds[name]) * scale
-        return Row(benchmark, name, self.median(name) * scale, "ms", fastest, one.compile_seconds, error, note=note)
+        return Row(benchmark, name, self.median(name) * scale, "ms", fastest, one.compile_seconds, error, note=one.note)
 
 
-def best_of(candidates: list[Candidate], *, repeats: int = 2) -> Candidate:
-    """Return the candidate with the smallest time: how a peer gets its best setting before it is compared."""
-    timings = Timings(candidates, repeats=repeats)
-    return min(candidates, key=lambda one: min(timings.seconds[one.name]))
+def best_of(name: str, settings: Iterable[Candidate], *, repeats: int = 2) -> Candidate:
+    """Return the fastest of a peer's settings under the peer's name, before it is compared with anything."""
+    timings = Timings(settings, repeats=repeats)
+    best = min(timings.candidates.values(), key=lambda one: min(timings.seconds[one.name]))
+    return replace(best, name=name, note=f"best setting: {best.name}")
 
 
 def compiled(name: str, function: Callable[..., Any], *arrays: Any) -> Candidate:

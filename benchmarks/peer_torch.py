@@ -1,8 +1,8 @@
 """The peer: what a careful user of torch would write for the same Jacobians, on the Hugging Face layer itself.
 
-In context the other positions' keys and values are held and handed to the layer as a cache, so that only one token runs
-through it; over samples and over rows of the Jacobian everything is vectorised (`jacrev` of the sum over independent
-samples, which gives all their Jacobians in one backward pass a row).
+In context the other positions' keys and values are held: the layer runs on the one token, with an attention function of
+ours that adds the held positions and lets no gradient into them. Over samples and rows everything is vectorised:
+`jacrev` of the sum over independent samples gives all their Jacobians in one backward pass a row.
 """
 
 from collections.abc import Callable
@@ -12,17 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import AttentionInterface
+from transformers.masking_utils import AttentionMaskInterface, eager_mask
+from transformers.models.llama.modeling_llama import eager_attention_forward
 
-
-class Held:
-    """A cache of other positions: returns them before the token's own key and value, and keeps nothing."""
-
-    def __init__(self, keys: Tensor, values: Tensor) -> None:
-        self.keys, self.values = keys, values
-
-    def update(self, keys: Tensor, values: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-        """Put the held keys and values, (S, G, T, K), in front."""
-        return torch.cat([self.keys, keys], dim=2), torch.cat([self.values, values], dim=2)
+ATTENTION = "held"
 
 
 @dataclass(frozen=True)
@@ -33,7 +27,7 @@ class Contexts:
     ----------
     x : (S, D), block input at each sample's position.
     keys, values : (S, G, T, K) of every position of its prompt, after RoPE.
-    mask : (S, 1, 1, T + 1), 0 where the sample may look and -inf elsewhere; the last column is the sample itself.
+    mask : (S, 1, 1, T), 0 at the positions before the sample's own and -inf from there on.
     cos, sin : (S, 1, K), the rotation at each sample's position.
     """
 
@@ -45,6 +39,14 @@ class Contexts:
     sin: Tensor
 
 
+def use_held_attention(model: Any) -> Any:
+    """Let a Hugging Face Llama take held keys and values; without them its attention is the eager one."""
+    AttentionInterface.register(ATTENTION, _attention)
+    AttentionMaskInterface.register(ATTENTION, eager_mask)
+    model.config._attn_implementation = ATTENTION
+    return model.eval().requires_grad_(False)
+
+
 def isolated(base: Any, layer: int) -> Callable[[Tensor], Tensor]:
     """Return the block on sequences of one token, (S, D) -> (S, D)."""
     turn = base.rotary_emb(torch.zeros(1), position_ids=torch.zeros(1, 1, dtype=torch.long))
@@ -53,16 +55,7 @@ def isolated(base: Any, layer: int) -> Callable[[Tensor], Tensor]:
 
 def in_context(base: Any, layer: int, seen: Contexts) -> Callable[[Tensor], Tensor]:
     """Return the block on the samples' own tokens, (S, D) -> (S, D), the rest of their prompts held."""
-
-    def block(x: Tensor) -> Tensor:
-        return base.layers[layer](
-            x[:, None],
-            attention_mask=seen.mask,
-            past_key_values=Held(seen.keys, seen.values),
-            position_embeddings=(seen.cos, seen.sin),
-        )[:, 0]
-
-    return block
+    return lambda x: base.layers[layer](x[:, None], position_embeddings=(seen.cos, seen.sin), held=seen)[:, 0]
 
 
 def jacobians(block: Callable[[Tensor], Tensor], x: Tensor, *, rows: int | None = None) -> Tensor:
@@ -72,41 +65,44 @@ def jacobians(block: Callable[[Tensor], Tensor], x: Tensor, *, rows: int | None 
 
 
 def settings(block: Callable[[Tensor], Tensor], x: Tensor) -> dict[str, Callable[[], Tensor]]:
-    """Return the ways of `torch.func.jacrev` worth trying, by name."""
-
-    def each(rows: int | None) -> Tensor:
-        return torch.cat([jacobians(block, one[None], rows=rows) for one in x])
-
-    return {
-        "all samples, all rows": partial(jacobians, block, x),
-        "all samples, 128 rows": partial(jacobians, block, x, rows=128),
-        "one sample, all rows": partial(each, None),
-        "one sample, 128 rows": partial(each, 128),
-    }
+    """Return the ways of `torch.func.jacrev` over all samples worth trying, by name."""
+    named = {f"{rows or 'all'} rows at once": rows for rows in (None, 256, 64)}
+    return {name: partial(jacobians, block, x, rows=rows) for name, rows in named.items()}
 
 
 @torch.no_grad()
 def capture(model: Any, ids: Tensor, lengths: Tensor) -> list[Contexts]:
     """Run padded prompts (B, T) once and return what the last token of each sees at every block."""
     inputs: list[Tensor] = []
-    hooks = [
-        block.register_forward_pre_hook(
-            lambda _, args, kwargs: inputs.append((args or (kwargs["hidden_states"],))[0]), with_kwargs=True
-        )
-        for block in model.model.layers
-    ]
+
+    def keep(_: Any, args: tuple, kwargs: dict) -> None:
+        inputs.append(args[0] if args else kwargs["hidden_states"])
+
+    hooks = [block.register_forward_pre_hook(keep, with_kwargs=True) for block in model.model.layers]
     try:
         cache = model.model(ids, use_cache=True).past_key_values
     finally:
         for hook in hooks:
             hook.remove()
-    rows, last = torch.arange(len(ids)), lengths - 1
-    cos, sin = model.model.rotary_emb(inputs[0], position_ids=last[:, None])
-    before = torch.arange(ids.shape[1]) < last[:, None]
-    mask = torch.zeros(len(ids), ids.shape[1] + 1).masked_fill_(
-        ~torch.cat([before, torch.ones(len(ids), 1) > 0], dim=1), -torch.inf
-    )
-    return [
-        Contexts(x[rows, last], held.keys, held.values, mask[:, None, None], cos, sin)
-        for x, held in zip(inputs, cache.layers, strict=True)
-    ]
+    return [see(model.model, x, held.keys, held.values, lengths) for x, held in zip(inputs, cache.layers, strict=True)]
+
+
+def see(base: Any, x: Tensor, keys: Tensor, values: Tensor, lengths: Tensor) -> Contexts:
+    """Return what the last token of each prompt sees: block inputs (B, T, D), keys and values (B, G, T, K)."""
+    rows, last = torch.arange(len(x)), lengths - 1
+    cos, sin = base.rotary_emb(x, position_ids=last[:, None])
+    hidden = torch.arange(x.shape[1]) >= last[:, None]
+    mask = torch.zeros(hidden.shape, dtype=x.dtype).masked_fill_(hidden, -torch.inf)[:, None, None]
+    return Contexts(x[rows, last], keys, values, mask, cos, sin)
+
+
+def _attention(module, query, key, value, attention_mask, scaling, dropout=0.0, held=None, **options):
+    """Attention of one token a sample, (S, H, 1, K), to itself and to the held positions."""
+    if held is None:
+        return eager_attention_forward(module, query, key, value, attention_mask, scaling, dropout, **options)
+    q = query.squeeze(2).unflatten(1, (key.shape[1], -1))  # S G J K, with J query heads a key head
+    others = q @ held.keys.transpose(-1, -2) * scaling + held.mask
+    own = (q * key).sum(-1, keepdim=True) * scaling
+    pattern = torch.softmax(torch.cat([others, own], dim=-1), dim=-1)
+    mixed = pattern[..., :-1] @ held.values + pattern[..., -1:] * value
+    return mixed.flatten(1, 2)[:, None], pattern

@@ -1,4 +1,4 @@
-"""jaxdyn: a transformer's depth as time. Exact Jacobians of every block, their full spectra, each measure beside its null.
+"""jaxdyn: a transformer's depth as time. Exact Jacobians of every block, their spectra, each measure beside its null.
 
 The way through: `load` a model, `capture` its residual stream, take a `jacobian`, `decompose` it; or `analyze` it all.
 Nothing here touches `jax.config`.

@@ -34,13 +34,16 @@ def main() -> None:
     try:
         code = app(standalone_mode=False)
     except KeyboardInterrupt:
-        error_console.print("interrupted; repeat the command with --resume to go on")
-        sys.exit(EXIT_INTERRUPTED)
+        code = EXIT_INTERRUPTED
     except Exception as error:
         if _debug:
             traceback.print_exc()
         message, code = _explain(error)
         error_console.print(message)
+    if code == EXIT_INTERRUPTED:  # the parser turns Ctrl-C into this code
+        error_console.print("interrupted; repeat the command with --resume to go on")
+        sys.stdout.flush()
+        os._exit(code)  # at once: threads in the middle of their work have nothing to tell
     sys.exit(code or 0)
 
 
@@ -80,14 +83,14 @@ def analyze(
     derivative: Annotated[str, typer.Option(help="exact, or frozen (norm scale, pattern and gate held).")] = "exact",
     tokens: Annotated[str, typer.Option(help="Positions: last, all or last:N.")] = "last",
     layers: Annotated[str | None, typer.Option(help="Blocks, such as 0,3-5; default all.")] = None,
-    parts: Annotated[
-        str, typer.Option(help="Any of block, update, attention, mlp.")
-    ] = "block,update,attention,mlp",
+    parts: Annotated[str, typer.Option(help="Any of block, update, attention, mlp.")] = "block,update,attention,mlp",
     max_tokens: Annotated[int | None, typer.Option(help="Keep the first N tokens of each prompt.")] = None,
     weights_dtype: Annotated[str | None, typer.Option(help="bfloat16 or float32; default as --dtype.")] = None,
     dtype: Annotated[str, typer.Option(help="Of Jacobians and spectra: float32 or float64.")] = "float32",
     draws: Annotated[int, typer.Option(help="Draws of null N1 a matrix: 0 (none) or 8 and more.")] = 8,
-    kreiss: Annotated[bool, typer.Option("--kreiss/--no-kreiss", help="The Kreiss constant, dear at width 1000.")] = True,
+    kreiss: Annotated[
+        bool, typer.Option("--kreiss/--no-kreiss", help="The Kreiss constant, dear at width 1000.")
+    ] = True,
     pseudospectra: Annotated[str | None, typer.Option(help="Blocks whose mean gets a resolvent grid.")] = None,
     truncate: Annotated[int | None, typer.Option(help="Rank kept at each step of the cumulative product.")] = None,
     seed: Annotated[int, typer.Option(help="Of every random number.")] = 0,
@@ -132,7 +135,6 @@ def analyze(
     from .report import figures, tables
     from .store import open_tree
 
-    out.parent.mkdir(parents=True, exist_ok=True)
     with Progress(enabled=not quiet) as progress:
         outcome = run(loaded, prompts, settings, out=out, resume=resume, progress=progress)
         tree = open_tree(outcome.store)

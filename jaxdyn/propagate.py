@@ -106,11 +106,12 @@ def truncate(product: Product, rank: int) -> Product:
     if not 1 <= rank <= kept:
         msg = f"rank: got {rank}; allowed: 1 to {kept}, the rank of the product; leave it out to keep all directions"
         raise InputError(msg)
-    top = jnp.max(product.log_scale, axis=-1, keepdims=True)
-    scaled = jnp.exp(product.log_scale - top)[..., None] * product.right
+    scaled, top = _scaled(product.log_scale, product.right)
     u, s, vh = jnp.linalg.svd(scaled, full_matrices=False)
     left = jnp.matmul(product.left, u[..., :, :rank], precision=HIGHEST)
-    error = jnp.broadcast_to(jnp.max(product.error, axis=-1, keepdims=True), (*product.error.shape[:-1], rank))
+    order = jnp.argsort(-product.log_scale, axis=-1)[..., :rank]
+    error = jnp.max(jnp.take_along_axis(product.error, order, axis=-1), axis=-1, keepdims=True)
+    error = jnp.broadcast_to(error, order.shape)
     return product._replace(left=left, log_scale=jnp.log(s[..., :rank]) + top, right=vh[..., :rank, :], error=error)
 
 
@@ -139,8 +140,7 @@ def log_singular_values(product: Product, *, method: Literal["svd", "jacobi"] = 
     if method == "jacobi":
         return graded_singular_values(unit, log_scale)[0]
     failed = jnp.any(jnp.isnan(unit), axis=(-2, -1)) | jnp.any(jnp.isnan(log_scale), axis=-1)
-    top = jnp.max(log_scale, axis=-1, keepdims=True)
-    scaled = jnp.where(jnp.isfinite(top), jnp.exp(log_scale - top), 0)[..., None] * unit
+    scaled, top = _scaled(log_scale, unit)
     values = jnp.linalg.svd(jnp.where(failed[..., None, None], 0, scaled), compute_uv=False)
     return jnp.where(failed[..., None], jnp.nan, jnp.log(values) + top)
 
@@ -231,6 +231,12 @@ def _balance(triangle, scale):
     gap = scale[..., None, :] - jnp.where(lost, 0, scale[..., :, None])
     unit = triangle * jnp.exp(jnp.where(upper, gap, 0)) / jnp.where(diagonal > 0, diagonal, 1)[..., None]
     return log_scale, jnp.where(lost, jnp.eye(triangle.shape[-1], dtype=triangle.dtype), jnp.triu(unit))
+
+
+def _scaled(log_scale, rows):
+    """Return diag(exp(log_scale - top)) rows and top, the largest scale; zeros for a product that is zero."""
+    top = jnp.max(log_scale, axis=-1, keepdims=True)
+    return jnp.where(top == -jnp.inf, 0, jnp.exp(log_scale - top))[..., None] * rows, top
 
 
 def _core(product):

@@ -1,8 +1,8 @@
 """Stage 4 of 7: Jacobians to spectra.
 
 `decompose` takes each matrix to its Schur form once; eigenvalues, eigenvectors, condition numbers, Henrici's departure
-and interventions all come from that one form, and `shifted` turns the spectrum of J into that of J - s I (a block and its
-update) without another. Singular values are the only second decomposition. Each result carries its scaled residual,
+and interventions all come from that one form, and `shifted` turns the spectrum of J into that of J - s I (a block and
+its update) without another. Singular values are the only second decomposition. Each result carries its scaled residual,
 its orthogonality and a status per matrix (methods.md 1.3, E1).
 """
 
@@ -11,13 +11,13 @@ from dataclasses import dataclass, field, replace
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Array, Complex, Float, Inexact, Int
 from jaxdyn_kernels.dispatch import choose, platform_of, run, square_matrices
 from jaxdyn_kernels.eig.from_schur import eigenvalues_from_schur, eigenvectors_from_schur
 from jaxdyn_kernels.scaling import adjoint, frobenius_norm, matmul, to_order_one
 from jaxdyn_kernels.schur.api import certified_schur
 from jaxdyn_kernels.status import Status
 from jaxdyn_kernels.threads import one_at_a_time
+from jaxtyping import Array, Complex, Float, Inexact, Int
 
 
 @jax.tree_util.register_dataclass
@@ -109,8 +109,7 @@ def decompose(
     J = square_matrices("decompose", "J", J)
     platform = platform_of(J)
     chosen = choose("schur", platform, implementation)
-    traced = isinstance(J, jax.core.Tracer)
-    device = "cpu" if chosen.platforms == ("cpu",) and not traced else platform
+    device = "cpu" if chosen.platforms == ("cpu",) else platform
     return run(_decompose, J, chosen, vectors=vectors, singular_vectors=singular_vectors, device=device)
 
 
@@ -162,7 +161,7 @@ def shifted(spectrum: Spectrum, shift: float) -> Spectrum:
 def _decompose(
     J: Inexact[Array, "*batch n n"], *, vectors: bool, singular_vectors: bool, implementation: str, device: str
 ) -> Spectrum:
-    """The traced body of `decompose`."""
+    """Trace `decompose` with every choice made."""
     form = certified_schur(J, implementation=implementation)
     s, U, Vh, failure = _singular(J, vectors=singular_vectors, implementation=implementation, device=device)
     status = jnp.where(form.status == Status.OK, failure, form.status)

@@ -70,12 +70,12 @@ def __getattr__(name: str) -> object:
 
 
 def __dir__() -> list[str]:
-    """The public names."""
+    """List the public names."""
     return sorted(__all__)
 
 
 class _Package(ModuleType):
-    """This package; importing the folder ``schur`` or ``eig`` must not hide the function of that name."""
+    """Type of this package: importing the folder ``schur`` or ``eig`` must not hide the function of that name."""
 
     def __setattr__(self, name: str, value: object) -> None:
         if not (name in _WHERE and isinstance(value, ModuleType)):

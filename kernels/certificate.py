@@ -83,6 +83,6 @@ def eigenvector_residual(
 
 
 def _ratio(absolute: Float[Array, "*batch"], A: Inexact[Array, "*batch n n"]) -> Float[Array, "*batch"]:
-    """The absolute residual over n eps norm(A)_F; 0/0 is 0."""
+    """Divide by n eps norm(A)_F; 0/0 is 0."""
     unit = max(A.shape[-1], 1) * jnp.finfo(A.dtype).eps * frobenius_norm(A)
     return jnp.where((absolute == 0) & (unit == 0), 0, absolute / unit)

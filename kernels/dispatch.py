@@ -34,7 +34,7 @@ class Implementation:
     elsewhere: str
 
     def load(self, operation: str) -> Callable[..., Any]:
-        """The function that computes `operation`."""
+        """Import the function that computes `operation`."""
         return getattr(importlib.import_module(self.module, __package__), operation)
 
 
@@ -82,7 +82,7 @@ def implementations(operation: str) -> tuple[str, ...]:
 
 
 def choose(operation: str, platform: str, implementation: str | None = None) -> Implementation:
-    """The implementation that runs an operation on a platform.
+    """Choose the implementation that runs an operation on a platform.
 
     Raises
     ------
@@ -150,7 +150,7 @@ def square_matrices(operation: str, name: str, A: ArrayLike) -> Array | np.ndarr
 
 
 def describe(platforms: tuple[str, ...] = PLATFORMS) -> list[Choice]:
-    """What would run for each operation on each platform, with the reason where nothing would.
+    """Say what would run for each operation on each platform, with the reason where nothing would.
 
     ``jaxdyn doctor`` prints it. The notes of host implementations say how the cores are used.
     """

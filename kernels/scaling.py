@@ -9,7 +9,7 @@ def scale_of(A: Inexact[Array, "*batch n n"]) -> Float[Array, "*batch"]:
     """Power of two just above the largest modulus of each matrix (1 for a zero or empty matrix).
 
     The exponent is kept six short of the type's range, so that the scale and its inverse are both normal numbers;
-    matrices beyond that are scaled to within 2^-6 .. 2^6 of one. Non-finite entries give a non-finite scale or 1.
+    matrices beyond that are scaled to within a factor 2^8 of one.
     """
     return power_of_two_above(largest_modulus(A))
 
@@ -30,10 +30,13 @@ def largest_modulus(A: Inexact[Array, "*batch n n"]) -> Float[Array, "*batch"]:
 
 
 def power_of_two_above(x: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
-    """The power of two in [x, 2x], exponent clipped six short of the type's range; 1 for x = 0."""
-    limit = -jnp.finfo(x.dtype).minexp - 6
-    _, exponent = jnp.frexp(jnp.where(x > 0, x, 1))
-    return jnp.ldexp(jnp.ones((), x.dtype), jnp.clip(exponent, -limit, limit))
+    """The power of two in (x, 2x] for x >= 0, kept six short of the ends of the type's range; 1 for x = 0."""
+    info = jnp.finfo(x.dtype)
+    integer = jnp.int32 if info.bits == 32 else jnp.int64
+    without_mantissa = integer(-(2**info.nmant))
+    below = jax.lax.bitcast_convert_type(jax.lax.bitcast_convert_type(x, integer) & without_mantissa, x.dtype)
+    limit = float(2.0 ** (-info.minexp - 6))
+    return jnp.where(x > 0, jnp.clip(2 * below, 1 / limit, limit), 1)
 
 
 def frobenius_norm(A: Inexact[Array, "*batch m n"]) -> Float[Array, "*batch"]:

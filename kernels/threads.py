@@ -32,7 +32,7 @@ _SIZE_WORTH_A_CALL = 64
 
 
 def cores() -> int:
-    """Number of cores this process may use."""
+    """Count the cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -116,7 +116,7 @@ def _compiled(function: Callable[..., Any], options: tuple[tuple[str, Any], ...]
 
 
 def _padded(matrices: np.ndarray, size: int) -> np.ndarray:
-    """The matrices followed by zero matrices, `size` in all."""
+    """Append zero matrices, up to `size` in all."""
     missing = size - len(matrices)
     return np.concatenate([matrices, np.zeros((missing, *matrices.shape[1:]), matrices.dtype)]) if missing else matrices
 

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Complex, Float, Inexact
 
 
-
 class Blocks(NamedTuple):
     """The diagonal blocks of one quasi-triangular matrix, index by index of the diagonal."""
 
@@ -93,5 +92,3 @@ def unpack(d: Blocks, X: Inexact[Array, "... n"]) -> Complex[Array, "... n"]:
     real = jnp.where(d.second, before, X)
     imaginary = jnp.where(d.first, after, jnp.where(d.second, -X, 0))
     return jax.lax.complex(real, imaginary)
-
-

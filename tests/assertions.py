@@ -98,7 +98,9 @@ def assert_same_eigenvalues(values, reference, A, condition, *, factor: float = 
     rows, columns = linear_sum_assignment(distance)
     limit = factor * len(values) * np.finfo(A.dtype).eps * np.linalg.norm(_wide(A)) * np.asarray(condition)[columns]
     excess = distance[rows, columns] - limit
-    assert np.all(excess <= 0), f"an eigenvalue is {np.max(excess):.3g} further from its partner than its condition allows"
+    assert np.all(excess <= 0), (
+        f"an eigenvalue is {np.max(excess):.3g} further from its partner than its condition allows"
+    )
 
 
 def assert_svd(A, U, s, Vh, *, factor: float = FACTOR):

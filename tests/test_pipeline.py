@@ -223,7 +223,10 @@ def test_layers_with_a_gap_have_no_product(model: jaxdyn.Model, tmp_path: Path) 
 def test_nan_activations_are_a_status_not_a_crash(model: jaxdyn.Model, tmp_path: Path) -> None:
     down = np.array(model.params["blocks"]["mlp"]["down"])
     down[1] = np.finfo(np.float64).max
-    params = {**model.params, "blocks": {**model.params["blocks"], "mlp": {**model.params["blocks"]["mlp"], "down": down}}}
+    params = {
+        **model.params,
+        "blocks": {**model.params["blocks"], "mlp": {**model.params["blocks"]["mlp"], "down": down}},
+    }
     broken = dataclasses.replace(model, params=params)
     ds = jaxdyn.analyze(broken, TEXTS[:2], out=tmp_path, parts=["block"], **LIGHT)
     assert np.all(ds["status"].sel(layer=0) == 0)

@@ -182,6 +182,18 @@ def test_singular_factor_and_nan_stay_in_their_matrix(rng):
     assert kept[0, -1] == 0
 
 
+def test_product_with_a_zero_factor_is_zero(rng):
+    factors = ginibre(rng, 4, 2, 6, 6)
+    factors[1, 0] = 0
+    product, curve = cumulative(jnp.asarray(factors))
+    assert np.all(curve[1:, 0] == -np.inf)
+    assert np.all(log_singular_values(product, method="jacobi")[0] == -np.inf)
+    assert np.all(np.isfinite(curve[:, 1]))
+    cut = propagate.truncate(product, 3)
+    assert np.all(cut.log_scale[0] == -np.inf)
+    assert np.all(np.isfinite(cut.log_scale[1]))
+
+
 def test_batch_and_single_agree(rng):
     factors = jnp.asarray(ginibre(rng, 4, 2, 6, 6))
     _, together = cumulative(factors)

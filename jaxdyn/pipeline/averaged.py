@@ -1,4 +1,4 @@
-"""What is read off the averaged Jacobian when all units are done: its measures, what survived averaging, its directions.
+"""What is read off the averaged Jacobian when all units are done: its measures, what survived, its directions.
 
 The sums of the units are merged in the order of the units, so the mean has the same bits however often the run was
 interrupted.
@@ -89,7 +89,7 @@ def averaged_groups(
         labels = xr.DataArray(list(settings.pseudospectra), dims="pseudo_layer", name="pseudo_layer")
         groups["pseudospectra"] = xr.concat(grids, dim=labels)
         groups["pseudospectra"].attrs["title"] = (
-            "resolvent norms of the averaged block Jacobian: they describe the block iterated, which a model does not do"
+            "resolvent norms of the averaged block Jacobian: they describe the block iterated, which no model does"
         )
     return groups
 
@@ -102,7 +102,7 @@ def _mean_norms(root: xr.Dataset, settings: Settings, layer: int) -> np.ndarray:
 
 
 def finite_mean(values: np.ndarray) -> np.ndarray:
-    """Mean over the last axis, failed samples (NaN) left out as they are from the averaged Jacobian; NaN where all are."""
+    """Mean over the last axis without the failed samples (NaN), as in the averaged Jacobian; NaN where all failed."""
     good = np.isfinite(values)
     count = good.sum(axis=-1)
     total = np.where(good, values, 0).sum(axis=-1, dtype=values.dtype)

@@ -15,9 +15,7 @@ KINDS = ("output", "input", "eigenvector")
 """Left and right singular vectors of the update J - I, and right eigenvectors of J by abs(lambda)."""
 
 
-def token_scores(
-    arch: Architecture, params: dict, directions: Float[Array, "k D"]
-) -> Float[Array, "k V"]:
+def token_scores(arch: Architecture, params: dict, directions: Float[Array, "k D"]) -> Float[Array, "k V"]:
     """Logits that a direction of the residual stream adds, up to the final norm's scale: W_U diag(gamma) x.
 
     Parameters
@@ -66,7 +64,11 @@ def decoded_directions(model: Model, block: Float[Array, "D D"]) -> xr.Dataset:
     return xr.Dataset(
         {
             "tokens": (("kind", "direction", "sign", "token_rank"), tokens),
-            "size": (("kind", "direction"), np.asarray(sizes), {"long_name": "singular value of J - I, or abs(lambda)"}),
+            "size": (
+                ("kind", "direction"),
+                np.asarray(sizes),
+                {"long_name": "singular value of J - I, or abs(lambda)"},
+            ),
         },
         {"kind": list(KINDS), "sign": ["+", "-"]},
     )

@@ -45,7 +45,12 @@ def make_schema(model: Model, settings: Settings, samples: Samples, layers: tupl
     real = np.dtype(model.dtype).name
     measures = tuple(m for m in MEASURES if settings.kreiss or m.name != "kreiss_scaled")
     relative = tuple(m for m in measures if m.name != "kreiss_scaled")
-    variables = [*_portrait(real), *_measures(real, measures, ""), *_measures(real, relative, "relative"), *_units(real)]
+    variables = [
+        *_portrait(real),
+        *_measures(real, measures, ""),
+        *_measures(real, relative, "relative"),
+        *_units(real),
+    ]
     if has_product(settings, layers):
         variables += _cumulative(real, settings.draws)
     variables = [v for v in variables if settings.draws or not v.name.startswith("eigenvalues_null")]

@@ -29,8 +29,9 @@ LAWS = {
     "alignment_ratio": "participation ratio over the free-product law: 1 where layers are unrelated (N3)",
 }
 
+
 def begin(width: int, dtype: np.dtype, *, truncate: int | None, draws: int | None = None) -> propagate.Product:
-    """Return the product of no factors, the identity (cut to its first `truncate` directions), once or `draws` times."""
+    """Return the product of no factors, the identity (cut to its first `truncate` columns), once or `draws` times."""
     r = width if truncate is None else min(truncate, width)
     lead = () if draws is None else (draws,)
     eye = np.broadcast_to(np.eye(width, dtype=dtype), (*lead, width, width))

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 import yaml
+from jaxdyn_kernels import Status, cores
 
 from jaxdyn import provenance
 from jaxdyn.activations import Prompts, tokenise
 from jaxdyn.models.model import Model
 from jaxdyn.store import Store, StoreError, open_results, start
-from jaxdyn_kernels import Status, cores
 
 from .averaged import averaged_groups
 from .layout import make_schema
@@ -79,8 +79,8 @@ def analyze(
 
     Returns
     -------
-    xarray.Dataset (part, layer, sample, ...), in memory: what the command line stores. The averaged Jacobian, the running
-    products and the relative metric are groups of the store: `open_tree(out / "results.zarr")`.
+    xarray.Dataset (part, layer, sample, ...), in memory: what the command line stores. The averaged Jacobian, the
+    running products and the relative metric are groups of the store: `open_tree(out / "results.zarr")`.
 
     Raises
     ------
@@ -88,7 +88,8 @@ def analyze(
 
     Notes
     -----
-    Cost: see `Settings` for what dominates; the null N1 costs `draws` times the measurement. Source: methods.md 1.1-1.8.
+    Cost a matrix: a Schur form, two singular value decompositions and the eigenvectors, about 60 n^3 operations; the
+    null N1 costs `draws` times as much. Source: methods.md 1.1-1.8.
     """
     prompts = [texts] if isinstance(texts, str) else list(texts)
     chosen = Settings(**{name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()})
@@ -97,16 +98,14 @@ def analyze(
         return open_results(outcome.store).load()
 
 
-def run(
-    model: Model, texts: list[str], settings: Settings, *, out: Path, resume: bool, progress: Progress
-) -> Outcome:
+def run(model: Model, texts: list[str], settings: Settings, *, out: Path, resume: bool, progress: Progress) -> Outcome:
     """Run an analysis into `out/results.zarr`; the command line's form of `analyze`."""
     seconds = {}
     clock = time.perf_counter()
     layers = settings.resolved_layers(model.architecture)
     prompts = tokenise(model, texts, max_tokens=settings.max_tokens)
     samples = make_samples(prompts, tokens=settings.tokens, unit=settings.unit)
-    store, fixed = open_store(model, texts, settings, prompts, samples, layers, out=out, resume=resume)
+    store = open_store(model, texts, settings, prompts, samples, layers, out=out, resume=resume)
     if not store.complete:
         done = store.done_units()
         per_unit = len(layers)
@@ -140,7 +139,7 @@ def open_store(
     *,
     out: Path,
     resume: bool,
-) -> tuple[Store, dict[str, Any]]:
+) -> Store:
     """Create or reopen the store, with everything in its settings that two runs of the same bits must share."""
     fixed = {
         **settings.as_dict(),
@@ -157,11 +156,13 @@ def open_store(
     informative = provenance.provenance(
         model_source=model.source, model_revision=model.revision, model_hash=model.weights_hash, samples=samples.count
     )
-    store = start(out / STORE, make_schema(model, settings, samples, layers), fixed, provenance=informative, resume=resume)
+    store = start(
+        out / STORE, make_schema(model, settings, samples, layers), fixed, provenance=informative, resume=resume
+    )
     config = {"model": model.source, "revision": model.revision, **fixed, "provenance": informative}
     try:
         (out / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     except OSError as error:
         msg = f"out: cannot write {out / 'config.yaml'}: {error.strerror}; free space or choose another --out"
         raise StoreError(msg) from error
-    return store, fixed
+    return store

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int
 
-from ..activations import SINK_POSITIONS, Prompts, choose_positions
+from jaxdyn.activations import SINK_POSITIONS, Prompts, choose_positions
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 from dataclasses import asdict, dataclass
 
-from ..errors import InputError
-from ..jacobians.request import DERIVATIVES, Derivative, Operator, Request, check
-from ..models.architecture import Architecture
+from jaxdyn.errors import InputError
+from jaxdyn.jacobians.request import DERIVATIVES, Derivative, Operator, Request, check
+from jaxdyn.models.architecture import Architecture
 
 PARTS = ("block", "update", "attention", "mlp")
 """Parts in the order of the store. Block and update come from one Jacobian and one Schur form."""
@@ -77,12 +77,13 @@ class Settings:
         for name, chosen in (("layers", self.layers), ("pseudospectra", self.pseudospectra)):
             unknown = [layer for layer in chosen if not 0 <= layer < arch.layers]
             if unknown:
-                msg = f"{name}: got {unknown[0]}; allowed 0 to {arch.layers - 1}: the model has {arch.layers} blocks, counted from 0"
+                allowed = f"allowed 0 to {arch.layers - 1}: the model has {arch.layers} blocks, counted from 0"
+                msg = f"{name}: got {unknown[0]}; {allowed}"
                 raise InputError(msg)
         layers = tuple(sorted(set(self.layers))) or tuple(range(arch.layers))
         outside = sorted(set(self.pseudospectra) - set(layers))
         if outside:
-            msg = f"pseudospectra: got layer {outside[0]}, which is not among the analysed layers {list(layers)}; add it to layers"
+            msg = f"pseudospectra: got layer {outside[0]}; allowed the analysed layers {list(layers)}; add it to layers"
             raise InputError(msg)
         return layers
 

@@ -5,9 +5,9 @@ metric scales by a = norm(input)/norm(output). They share the Schur form (scaled
 the singular vectors of M - tI; only their singular values are their own.
 
 The measured matrices and their null draws are rounds of one loop, and the views of a matrix rounds of another: null and
-measurement go through the same instructions, and the program stays small. It has no batch axes: LAPACK runs on the host,
-where threads spread the cores over samples (`host.py`), because batched LAPACK calls in one program can wait for each
-other for ever (see jaxdyn_kernels.threads).
+measurement go through the same instructions, and the program stays small. It has no batch axes: LAPACK runs on the
+host, where threads spread the cores over samples (`host.py`), because batched LAPACK calls in one program can wait for
+each other for ever (see jaxdyn_kernels.threads).
 """
 
 from typing import Any, NamedTuple
@@ -236,7 +236,7 @@ def _arrays(found: dict[str, Array], inputs: Inputs, ratio: Array, plan: Plan) -
 
 
 def _closed_form(matrices: Array, view: tuple[Array, Array, Array]) -> dict[str, Array]:
-    """N0 of one view: c I plus a Ginibre matrix of the norm of the view less c I, c = a for a block, 0 for an update."""
+    """N0 of one view: c I plus a Ginibre matrix of the norm of the rest, c = a for a block and 0 for an update."""
     index, scale, shift = view
     eye = jnp.eye(matrices.shape[-1], dtype=matrices.dtype)
     centre = jnp.where(shift == 0, scale, 0)

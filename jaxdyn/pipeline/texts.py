@@ -4,7 +4,7 @@ import hashlib
 import json
 from pathlib import Path
 
-from ..errors import InputError
+from jaxdyn.errors import InputError
 
 
 def read_texts(path: str | Path, *, samples: int | None = None) -> list[str]:

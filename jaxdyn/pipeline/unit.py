@@ -1,8 +1,8 @@
 """One unit of work: a fixed number of samples, carried through all layers and measured at each.
 
 The programs are compiled once and serve every layer and unit: a unit always has the same shape, and a short last one
-repeats its samples. Whole prompts move from block to block; at each analysed block the samples' Jacobians are taken, and
-each sample is measured on the host beside its nulls.
+repeats its samples. Whole prompts move from block to block; at each analysed block the samples' Jacobians are taken,
+and each sample is measured on the host beside its nulls.
 """
 
 from collections.abc import Callable, Iterator
@@ -135,7 +135,7 @@ def _jacobians(arch, request, kinds, weights, contexts, row, position):
 
 @jax.jit
 def _half_sums(matrices, weight):
-    """Sum of the Jacobians over the samples of each half, (2, P, n, n), and their number; failed samples are left out."""
+    """Sum of the Jacobians over the samples of each half, (2, P, n, n), and their number; failed ones left out."""
     good = jnp.all(jnp.isfinite(matrices), axis=(0, 2, 3))
     weight = weight & good
     clean = jnp.where(good[:, None, None], matrices, 0)

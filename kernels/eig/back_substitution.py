@@ -1,8 +1,8 @@
 """All eigenvectors of a triangular matrix at once, by blocked back-substitution with products of matrices.
 
 The k-th eigenvector x of T solves (T - t_kk) x = 0 with x_k = 1 and zeros below; row i gives
-x_i = -(sum_{j>i} t_ij x_j) / (t_ii - t_kk). Rows are taken from the bottom, for all k at once; the sum over rows outside
-the current block is one matrix product a block. A real quasi-triangular T stays real: the vectors of a complex pair are
+x_i = -(sum_{j>i} t_ij x_j) / (t_ii - t_kk). Rows are taken from the bottom, for all k at once; the sum over rows
+outside the current block is one matrix product a block. A real quasi-triangular T stays real: the vectors of a complex pair are
 packed as real and imaginary part, and a 2 x 2 block is solved in the basis that makes it triangular (triangular.py),
 which takes two divisions and no determinant.
 
@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float, Inexact
 
-from ..scaling import matmul, power_of_two_above
-from ..triangular import Blocks, blocks
+from kernels.scaling import matmul, power_of_two_above
+from kernels.triangular import Blocks, blocks
 
 # Rows a block: small against n, so that the products carry the work, and large enough to fill them.
 _ROWS = 32
@@ -33,7 +33,7 @@ def triangular_eigenvectors(T: Inexact[Array, "n n"]) -> Inexact[Array, "n n"]:
     Returns
     -------
     [n, n], dtype of T
-        Upper (quasi-)triangular; each column's largest entry is between 1/2 and sqrt(2). Real T: unpack with
+        Upper (quasi-)triangular; each column's largest entry is between 1/4 and sqrt(2). Real T: unpack with
         `triangular.unpack`. Cost: 2 n^3 operations of T's type in products, n sequential steps of order 64 n.
     """
     n = T.shape[-1]

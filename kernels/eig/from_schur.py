@@ -11,9 +11,10 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Complex, Float, Inexact
 
-from ..dispatch import square_matrices
-from ..scaling import matmul, to_order_one
-from ..triangular import blocks, unpack
+from kernels.dispatch import square_matrices
+from kernels.scaling import matmul, to_order_one
+from kernels.triangular import blocks, unpack
+
 from .back_substitution import triangular_eigenvectors
 
 
@@ -32,7 +33,7 @@ def eigenvalues_from_schur(T: ArrayLike) -> Complex[Array, "*batch n"]:
         NaN where T holds NaN. Cost: order n.
     """
     T = jnp.asarray(square_matrices("eigenvalues_from_schur", "T", T))
-    return _over_batch(lambda T: blocks(T).values, T)
+    return _values(T)
 
 
 def eigenvectors_from_schur(
@@ -70,12 +71,22 @@ def eigenvectors_from_schur(
             "pass the two of one Schur form"
         )
         raise ValueError(message)
-    return _over_batch(_both, T, Q)
+    return _vectors(T, Q)
 
 
 def right_eigenvectors_from_schur(T: Inexact[Array, "*batch n n"], Q: Inexact[Array, "*batch n n"]):
     """The right ones alone, at half the cost."""
     return _over_batch(lambda T, Q: _unit(_right(T, Q)[0]), T, Q)
+
+
+@jax.jit
+def _values(T: Inexact[Array, "*batch n n"]) -> Complex[Array, "*batch n"]:
+    return _over_batch(lambda T: blocks(T).values, T)
+
+
+@jax.jit
+def _vectors(T: Inexact[Array, "*batch n n"], Q: Inexact[Array, "*batch n n"]):
+    return _over_batch(_both, T, Q)
 
 
 def _both(T: Inexact[Array, "n n"], Q: Inexact[Array, "n n"]):

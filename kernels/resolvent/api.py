@@ -1,13 +1,15 @@
 """The norm of the resolvent on a grid: the pseudospectra of a batch of matrices, from their Schur forms."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Complex, Float, Inexact
 
-from ..dispatch import choose, platform_of, square_matrices
-from ..scaling import to_order_one
-from ..triangular import complex_triangular
+from kernels.dispatch import Implementation, choose, platform_of, square_matrices
+from kernels.scaling import to_order_one
+from kernels.triangular import complex_triangular
 
 
 def resolvent_norm(
@@ -26,9 +28,8 @@ def resolvent_norm(
         The points, an array of any shape, the same for every matrix; for a grid of its own for each matrix use vmap.
         Taken in T's precision.
     tolerance : float
-        Stop when no value of the grid grew by more than this factor minus one over the last four steps. The values
-        are lower bounds and the last growth bounds the next only roughly: the error met in tests is below the
-        tolerance; not less than 100 eps.
+        Relative error at which to stop, estimated from the growth of the values, which are lower bounds; not less than
+        100 eps. It is an estimate and not a bound; after 40 steps the value is returned as it is.
     implementation : str, optional
         Force one of ``implementations("resolvent_norm")``.
 
@@ -60,13 +61,20 @@ def resolvent_norm(
         raise ValueError(message)
     real = jnp.finfo(T.dtype).dtype
     points = jnp.asarray(z).astype(jnp.result_type(real, jnp.complex64))
-    body = _grid_norms
+    return _norms(T, points, max(tolerance, 100 * float(jnp.finfo(real).eps)), chosen=chosen)
+
+
+@functools.partial(jax.jit, static_argnames="chosen")
+def _norms(T: Inexact[Array, "*batch n n"], z: Complex[Array, "*grid"], tolerance: float, *, chosen: Implementation):
+    body = functools.partial(_grid_norms, chosen=chosen)
     for _ in range(T.ndim - 2):
-        body = jax.vmap(body, in_axes=(0, None, None, None))
-    return jax.jit(body, static_argnums=(2, 3))(T, points, max(tolerance, 100 * float(jnp.finfo(real).eps)), chosen)
+        body = jax.vmap(body, in_axes=(0, None, None))
+    return body(T, z, tolerance)
 
 
-def _grid_norms(T: Inexact[Array, "n n"], z: Complex[Array, "*grid"], tolerance: float, chosen) -> Float[Array, "*grid"]:
+def _grid_norms(
+    T: Inexact[Array, "n n"], z: Complex[Array, "*grid"], tolerance: Float[Array, ""], *, chosen: Implementation
+) -> Float[Array, "*grid"]:
     """Scale one matrix and the grid to order one, compute, and write what is known without computing."""
     finite = jnp.all(jnp.isfinite(T)) & jnp.isfinite(z)
     safe = jnp.where(jnp.all(jnp.isfinite(T)), T, 0)

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Inexact, Int
 
-from ..certificate import orthogonality, schur_residual
-from ..dispatch import choose, platform_of, run, square_matrices
-from ..scaling import to_order_one
-from ..status import Status
+from kernels.certificate import orthogonality, schur_residual
+from kernels.dispatch import choose, platform_of, run, square_matrices
+from kernels.scaling import to_order_one
+from kernels.status import Status
 
 
 @jax.tree_util.register_dataclass
@@ -86,7 +86,7 @@ def schur(A: ArrayLike, *, implementation: str | None = None) -> SchurResult:
 
 
 def certified_schur(A: Inexact[Array, "*batch n n"], *, implementation: str) -> SchurResult:
-    """The traced body of `schur`, for use inside larger programs: `implementation` names the one to run."""
+    """Trace `schur` into a larger program; `implementation` names the one to run."""
     finite = jnp.all(jnp.isfinite(A), axis=(-2, -1))
     # LAPACK may loop or write outside its workspace on NaN: it gets zeros in their place.
     safe = jnp.where(finite[..., None, None], A, 0)

@@ -44,10 +44,10 @@ def test_identity_answer_fails_as_a_complex_schur_form(rng):
 def test_each_equation_of_the_schur_form_is_needed(schur_form):
     A, T, Q = schur_form
     stretched = np.diag([2.0, *np.ones(8)])
+    # A Q = Q T holds, the block structure too: only unitarity is lost.
+    upper, unitary = scipy.linalg.schur(A, output="complex")
     with pytest.raises(AssertionError, match="Q unitary"):
-        # A Q = Q T holds, the block structure too: only unitarity is lost.
-        upper = scipy.linalg.schur(A, output="complex")
-        assert_schur(A.astype(complex), np.linalg.inv(stretched) @ upper[0] @ stretched, upper[1] @ stretched)
+        assert_schur(A.astype(complex), np.linalg.inv(stretched) @ upper @ stretched, unitary @ stretched)
     with pytest.raises(AssertionError, match="shapes"):
         assert_schur(A, T[:4, :4], Q)
     with pytest.raises(AssertionError, match="dtypes"):

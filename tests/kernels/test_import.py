@@ -5,9 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 import jaxdyn_kernels as jk
+import pytest
 
 ROOT = Path(jk.__file__).resolve().parents[1]
 

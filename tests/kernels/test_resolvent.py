@@ -1,15 +1,17 @@
 """Resolvent norms against dense singular value decompositions."""
 
 import jax
+import jaxdyn_kernels as jk
 import numpy as np
 import pytest
-
-import jaxdyn_kernels as jk
 from jaxdyn_kernels.resolvent import xla
+
 from tests.matrices import matrix
 
+SIZE, POINTS = 24, 12
 
-def grid(radius, points=12):
+
+def grid(radius, points=POINTS):
     side = np.linspace(-radius, radius, points)
     return side[:, None] + 1j * side
 
@@ -22,27 +24,31 @@ def dense(T, z):
 
 @pytest.mark.parametrize("implementation", jk.implementations("resolvent_norm"))
 class TestResolventNorm:
-    @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex64, np.complex128])
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex64])
     @pytest.mark.parametrize("name", ["ginibre", "grcar", "orthogonal", "symmetric", "clustered", "triangular", "zero"])
     def test_against_dense(self, implementation, name, dtype):
-        T = jk.schur(matrix(name, 24, dtype)).T
+        T = jk.schur(matrix(name, SIZE, dtype)).T
         z = grid(1.5 * (1 + np.max(np.abs(np.asarray(jk.eigenvalues_from_schur(T))))))
         norms = jk.resolvent_norm(T, z, implementation=implementation)
         assert norms.dtype == np.finfo(dtype).dtype
         assert np.allclose(norms, dense(T, z), rtol=1e-3)
 
     def test_tolerance_is_met_and_changes_the_result(self, implementation):
-        T = jk.schur(matrix("ginibre", 40, np.float64)).T
-        z, exact = grid(1.2), dense(T, grid(1.2))
+        """Far from the spectrum of a normal matrix the singular values crowd at the end that is sought."""
+        T, z = np.diag(np.linspace(-1, 1, 200)), np.array([3j, 1 + 0.3j])
+        exact = dense(T, z)
         error = {
-            tolerance: np.max(np.abs(jk.resolvent_norm(T, z, tolerance=tolerance, implementation=implementation) / exact - 1))
+            tolerance: np.max(
+                np.abs(jk.resolvent_norm(T, z, tolerance=tolerance, implementation=implementation) / exact - 1)
+            )
             for tolerance in (0.5, 1e-3, 1e-9)
         }
         assert error[0.5] > error[1e-3] > error[1e-9]
+        assert error[1e-3] < 1e-3
         assert error[1e-9] < 1e-8
 
     def test_lower_bound(self, implementation):
-        T = jk.schur(matrix("grcar", 40, np.float64)).T
+        T = jk.schur(matrix("grcar", SIZE, np.float64)).T
         z = grid(3.0)
         norms = jk.resolvent_norm(T, z, tolerance=0.5, implementation=implementation)
         assert np.all(norms <= dense(T, z) * (1 + 1e-10))
@@ -53,7 +59,7 @@ class TestResolventNorm:
         norms = jk.resolvent_norm(T, z, implementation=implementation)
         assert norms.shape == (2, 3, 5, 5)
         assert np.allclose(norms[1, 2], dense(T[1, 2], z), rtol=1e-3)
-        assert jk.resolvent_norm(T[0, 0], 0.3 + 0.1j).shape == ()
+        assert jax.eval_shape(lambda z: jk.resolvent_norm(T, z), 0.3 + 0.1j).shape == (2, 3)
 
     def test_under_jit_and_vmap(self, implementation):
         T = jk.schur(np.stack([matrix("ginibre", 8, np.float64, seed) for seed in range(2)])).T
@@ -62,31 +68,32 @@ class TestResolventNorm:
         for k in range(2):
             assert np.allclose(norms[k], dense(T[k], z[k]), rtol=1e-3)
 
-    def test_normal_matrix_is_the_inverse_distance_to_the_spectrum(self, implementation):
-        values = np.array([1.0, -2.0, 0.5])
-        z = grid(3.0, 7)
-        expected = 1 / np.min(np.abs(z[..., None] - values), axis=-1)
-        assert np.allclose(jk.resolvent_norm(np.diag(values), z, implementation=implementation), expected, rtol=1e-3)
-
-    def test_at_an_eigenvalue_and_beside_it(self, implementation):
-        T = np.array([[1.0, 5.0], [0.0, 2.0]])
-        z = np.array([1.0, 2.0, 1.0 + 1e-12, 1.5])
-        norms = np.asarray(jk.resolvent_norm(T, z, implementation=implementation))
-        assert np.all(np.isinf(norms[:2]))
-        assert norms[2] > 1e12
-        assert np.isfinite(norms[3])
+    def test_at_eigenvalues_and_beside_them(self, implementation):
+        """A normal matrix: the inverse distance to the spectrum, infinite on it."""
+        values = np.linspace(-2.0, 1.0, SIZE)
+        z = grid(3.0)
+        z[0] = np.resize(values, POINTS)
+        z[1, 0] = values[3] + 1e-12
+        with np.errstate(divide="ignore"):
+            expected = 1 / np.min(np.abs(z[..., None] - values), axis=-1)
+        norms = np.asarray(jk.resolvent_norm(np.diag(values), z, implementation=implementation))
+        assert np.all(np.isinf(norms[0]))
+        assert np.all(np.isfinite(norms[1:]))
+        assert np.allclose(norms[1:], expected[1:], rtol=1e-3)
 
     def test_not_finite_input(self, implementation):
-        T = np.stack([np.eye(3), np.eye(3)])
-        T[1, 0, 1] = np.nan
-        norms = jk.resolvent_norm(T, np.array([2.0, np.inf]), implementation=implementation)
-        assert np.isfinite(norms[0, 0])
-        assert np.all(np.isnan(np.asarray(norms)[[0, 1, 1], [1, 0, 1]]))
+        T, z = np.eye(SIZE), grid(3.0)
+        z[0, 0] = np.inf
+        norms = np.asarray(jk.resolvent_norm(T, z, implementation=implementation))
+        assert np.isnan(norms[0, 0])
+        assert np.all(np.isfinite(norms.ravel()[1:]))
+        T[0, 1] = np.nan
+        assert np.all(np.isnan(jk.resolvent_norm(T, z, implementation=implementation)))
 
     @pytest.mark.parametrize("power", [2.0**1000, 2.0**-1000])
     def test_scale(self, implementation, power):
-        T = np.triu(matrix("ginibre", 8, np.float64))
-        z = grid(2.0, 4)
+        T = np.triu(matrix("ginibre", SIZE, np.float64))
+        z = grid(2.0)
         plain = jk.resolvent_norm(T, z, implementation=implementation)
         scaled = jk.resolvent_norm(T * power, z * power, implementation=implementation)
         assert np.allclose(np.asarray(scaled) * power, plain, rtol=1e-6)

@@ -124,6 +124,7 @@ def test_numerical_abscissa_and_radius_bound_the_spectrum(rng):
         for m in stack
     ]
     np.testing.assert_allclose(radius, dense, rtol=1e-5)
+    np.testing.assert_allclose(measures.numerical_radius(-p.matrix), radius, rtol=1e-5)
 
 
 def test_numerical_radius_of_a_two_by_two_block():
