@@ -96,13 +96,34 @@ def see(base: Any, x: Tensor, keys: Tensor, values: Tensor, lengths: Tensor) -> 
     return Contexts(x[rows, last], keys, values, mask, cos, sin)
 
 
+class _HeldProduct(torch.autograd.Function):
+    """a @ b with b constant: one product a sample for all rows, where vmap alone would copy b for every row."""
+
+    @staticmethod
+    def forward(a, b):
+        return a @ b
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(inputs[1])
+
+    @staticmethod
+    def backward(ctx, *gradients):
+        return _HeldProduct.apply(gradients[0], ctx.saved_tensors[0].transpose(-1, -2)), None
+
+    @staticmethod
+    def vmap(info, in_dims, a, b):
+        a = a.movedim(in_dims[0], 2)
+        return _HeldProduct.apply(a.flatten(2, 3), b).unflatten(2, a.shape[2:4]), 2
+
+
 def _attention(module, query, key, value, attention_mask, scaling, dropout=0.0, held=None, **options):
     """Attention of one token a sample, (S, H, 1, K), to itself and to the held positions."""
     if held is None:
         return eager_attention_forward(module, query, key, value, attention_mask, scaling, dropout, **options)
     q = query.squeeze(2).unflatten(1, (key.shape[1], -1))  # S G J K, with J query heads a key head
-    others = q @ held.keys.transpose(-1, -2) * scaling + held.mask
+    others = _HeldProduct.apply(q, held.keys.transpose(-1, -2)) * scaling + held.mask
     own = (q * key).sum(-1, keepdim=True) * scaling
     pattern = torch.softmax(torch.cat([others, own], dim=-1), dim=-1)
-    mixed = pattern[..., :-1] @ held.values + pattern[..., -1:] * value
+    mixed = _HeldProduct.apply(pattern[..., :-1], held.values) + pattern[..., -1:] * value
     return mixed.flatten(1, 2)[:, None], pattern

@@ -180,7 +180,9 @@ def _load(model: str, dtype: str, weights_dtype: str | None, revision: str | Non
         raise InputError(msg)
     if dtype == "float64":
         jax.config.update("jax_enable_x64", True)
-    if jax.config.jax_compilation_cache_dir is None:  # compiled programs are kept, so that the next run starts at once
+    if (
+        jax.config.values.get("jax_compilation_cache_dir") is None
+    ):  # compiled programs are kept, so that the next run starts at once
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxdyn"
         jax.config.update("jax_compilation_cache_dir", str(cache))
     from .models import load

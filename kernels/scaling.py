@@ -30,12 +30,12 @@ def largest_modulus(A: Inexact[Array, "*batch n n"]) -> Float[Array, "*batch"]:
 
 
 def power_of_two_above(x: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
-    """The power of two in (x, 2x] for x >= 0, kept six short of the ends of the type's range; 1 for x = 0."""
+    """Round up to a power of two in (x, 2x] for x > 0, six short of the ends of the type's range; 1 for x = 0."""
     info = jnp.finfo(x.dtype)
     integer = jnp.int32 if info.bits == 32 else jnp.int64
     without_mantissa = integer(-(2**info.nmant))
     below = jax.lax.bitcast_convert_type(jax.lax.bitcast_convert_type(x, integer) & without_mantissa, x.dtype)
-    limit = float(2.0 ** (-info.minexp - 6))
+    limit = jnp.asarray(2.0 ** (-info.minexp - 6), x.dtype)
     return jnp.where(x > 0, jnp.clip(2 * below, 1 / limit, limit), 1)
 
 

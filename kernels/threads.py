@@ -1,7 +1,7 @@
 """Threads on the host: the cores go to the batch, and each LAPACK call gets one of them.
 
 OpenBLAS would give every matrix of a batch all cores, which is slower than one core a matrix and, on a host with very
-many cores, corrupts memory (jax-ml/jax issue 39292). Three traps are dealt with here:
+many cores, corrupts memory (jax-ml/jax issue 39292). Four traps are dealt with here:
 
 1. jaxlib calls the OpenBLAS that scipy brings, and loads it lazily: a limit entered before ``import scipy.linalg``
    limits nothing, in silence.
@@ -10,6 +10,8 @@ many cores, corrupts memory (jax-ml/jax issue 39292). Three traps are dealt with
    many such calls at once as there are cores, from several Python threads or inside one program, wait for ever (and
    from 0.11 on the batch is not spread at all). So a batch is never handed to LAPACK here: under a trace it is taken
    one matrix after another (`one_at_a_time`), and outside one it is spread over Python threads (`spread`).
+4. From version 3.8 on threadpoolctl lets only the first thread that ever set a limit set another; the others are
+   ignored in silence.
 """
 
 import functools
@@ -136,6 +138,7 @@ class _Limit:
     def enter(self) -> None:
         with self._lock:
             if self._holders == 0:
+                _take_control()
                 self._restore = _controller().limit(limits=1, user_api="blas").restore_original_limits
             self._holders += 1
 
@@ -143,8 +146,19 @@ class _Limit:
         with self._lock:
             self._holders -= 1
             if self._holders == 0 and self._restore is not None:
+                _take_control()
                 self._restore()
+                _take_control()
                 self._restore = None
+
+
+def _take_control() -> None:
+    """Let this thread set limits (trap 4 of the module's header), and none in particular afterwards."""
+    import threadpoolctl
+
+    openblas = getattr(threadpoolctl, "OpenBLASController", None)
+    if hasattr(openblas, "clear_controlling_thread"):
+        openblas.clear_controlling_thread(force=True)
 
 
 @functools.cache

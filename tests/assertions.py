@@ -5,10 +5,27 @@ FACTOR n eps norm, with eps of the type under test: FACTOR = 20 is the threshold
 these ratios (LAPACK Working Note 41); results are typically below 3.
 """
 
+from typing import Any
+
 import numpy as np
+import scipy.linalg
 from scipy.optimize import linear_sum_assignment
 
 FACTOR = 20.0
+
+
+def lapack_schur(A) -> tuple[np.ndarray, np.ndarray]:
+    """LAPACK's T and Q, real for a real matrix."""
+    form: Any = scipy.linalg.schur(A)
+    return form
+
+
+def lapack_eig(A) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """LAPACK's eigenvalues, unit left and right eigenvectors, and the condition numbers from their overlap."""
+    answer: Any = scipy.linalg.eig(A, left=True)
+    values, left, right = answer
+    overlap = np.abs(np.sum(left.conj() * right, axis=0))
+    return values, left, right, 1 / np.maximum(overlap, np.finfo(A.dtype).tiny)
 
 
 def assert_schur(A, T, Q, *, factor: float = FACTOR):

@@ -165,7 +165,8 @@ def test_tokenise(model):
     assert prompts.lengths.tolist() == [4, 2]
     assert prompts.bos
     assert tokenise(model, "abc").token_ids.tolist() == prompts.token_ids[:1].tolist()
-    assert tokenise(model, ["abc", "a"], max_tokens=3).lengths.tolist() == [3, 2]
+    short = tokenise(model, ["abc", "a"], max_tokens=3)
+    assert (short.token_ids.tolist(), short.lengths.tolist()) == (prompts.token_ids[:, :3].tolist(), [3, 2])
     plain = tokenise(replace(model, tokenizer=Letters(bos=False)), ["abc"])
     assert (plain.lengths.tolist(), plain.bos) == ([3], False)
     acts = capture(model, ["abc", "a"], max_tokens=3)

@@ -26,8 +26,8 @@ def test_a_float32_model_is_analysed_in_float32() -> None:
     for name in ("henrici_normalized", "effective_rank", "spectral_norm"):
         assert np.all(np.isfinite(ds[name]))
         assert np.all(np.isfinite(ds[f"{name}_null"]))
-    if jax.config.jax_enable_x64:
+    if jax.config.jax_enable_x64:  # pyright: ignore[reportAttributeAccessIssue]
         exact = run("float64")
         assert exact["henrici"].dtype == np.float64
         for name in ("henrici", "spectral_norm", "effective_rank", "numerical_abscissa"):
-            np.testing.assert_allclose(ds[name], exact[name], rtol=16 * 16 * np.finfo(np.float32).eps)
+            np.testing.assert_allclose(ds[name], exact[name], rtol=float(16 * 16 * np.finfo(np.float32).eps))

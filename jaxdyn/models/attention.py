@@ -1,9 +1,9 @@
 """Stage 1 of 7: causal attention over whole prompts without ever forming the T x T pattern.
 
 Carrying a context from block to block needs attention's output only. On a CPU it is computed tile by tile with a
-running maximum and sum (the online softmax), skipping the tiles above the diagonal and those beyond each prompt's length: the
-tiles stay in cache, which is 10-20 times faster than the full pattern at T = 512. On an accelerator the library's own
-fused attention serves. The Jacobians, which need the pattern's values, take them from `layers.attention_pattern`.
+running maximum and sum (the online softmax), skipping the tiles above the diagonal and those beyond each prompt's
+length: the tiles stay in cache, which is 10-20 times faster than the full pattern at T = 512. On an accelerator the
+library's own fused attention serves. The Jacobians need the pattern's values, from `layers.attention_pattern`.
 Source of the online softmax: Milakov and Gimelshein, arXiv 1805.02867; of the tiling: Dao et al., arXiv 2205.14135.
 """
 

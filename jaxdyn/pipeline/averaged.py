@@ -5,6 +5,7 @@ interrupted.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -77,7 +78,7 @@ def averaged_groups(
             directions.append(decoded_directions(model, block))
             if layer in settings.pseudospectra:
                 grids.append(_grid(block))
-    groups = {
+    groups: dict[str, Any] = {
         "mean": _portrait(rows, energies, root, settings, layers, ""),
         "mean_relative": _portrait(rows, None, root, settings, layers, "relative/"),
     }

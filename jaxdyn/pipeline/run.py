@@ -92,7 +92,8 @@ def analyze(
     null N1 costs `draws` times as much. Source: methods.md 1.1-1.8.
     """
     prompts = [texts] if isinstance(texts, str) else list(texts)
-    chosen = Settings(**{name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()})
+    given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()}
+    chosen = Settings(**given)
     with tempfile.TemporaryDirectory() as scratch:
         outcome = run(model, prompts, chosen, out=Path(out or scratch), resume=resume, progress=Progress(enabled=False))
         return open_results(outcome.store).load()

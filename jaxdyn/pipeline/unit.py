@@ -7,6 +7,7 @@ and each sample is measured on the host beside its nulls.
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -54,10 +55,11 @@ class Measurer:
     ) -> Arrays:
         """Return one layer's arrays by store key, (parts, S, ...); `tick` is called after each sample."""
         kinds = len(self._settings.matrices)
-        ids = ((self._members * self._arch.layers + layer)[:, None] * kinds + np.arange(kinds)).astype(np.int32)
+        ids: Any = ((self._members * self._arch.layers + layer)[:, None] * kinds + np.arange(kinds)).astype(np.int32)
         states = self._states or [self._fresh(matrices.dtype)] * len(self._members)
+        seed: Any = np.asarray(self._settings.seed, np.uint32)
         inputs = [
-            Inputs(matrices[:, s], norms[:, :, s], ids[s], np.uint32(self._settings.seed), *states[s])
+            Inputs(cast(Any, matrices[:, s]), cast(Any, norms[:, :, s]), ids[s], seed, *states[s])
             for s in range(len(self._members))
         ]
         results = map_samples(measure_sample, inputs, tick, plan=self._plan)

@@ -2,9 +2,9 @@
 
 The k-th eigenvector x of T solves (T - t_kk) x = 0 with x_k = 1 and zeros below; row i gives
 x_i = -(sum_{j>i} t_ij x_j) / (t_ii - t_kk). Rows are taken from the bottom, for all k at once; the sum over rows
-outside the current block is one matrix product a block. A real quasi-triangular T stays real: the vectors of a complex pair are
-packed as real and imaginary part, and a 2 x 2 block is solved in the basis that makes it triangular (triangular.py),
-which takes two divisions and no determinant.
+outside the current block is one matrix product a block. A real quasi-triangular T stays real: the vectors of a complex
+pair are packed as real and imaginary part, and a 2 x 2 block is solved in the basis that makes it triangular
+(triangular.py), which takes two divisions and no determinant.
 
 Overflow: as in LAPACK's trevc a divisor is kept away from zero by eps abs(t_kk), which moves an eigenvalue by no more
 than rounding does, and a column that would grow beyond one is scaled down by a power of two, so that every intermediate

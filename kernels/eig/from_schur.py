@@ -75,7 +75,7 @@ def eigenvectors_from_schur(
 
 
 def right_eigenvectors_from_schur(T: Inexact[Array, "*batch n n"], Q: Inexact[Array, "*batch n n"]):
-    """The right ones alone, at half the cost."""
+    """Compute the right ones alone, at half the cost."""
     return _over_batch(lambda T, Q: _unit(_right(T, Q)[0]), T, Q)
 
 
@@ -95,7 +95,7 @@ def _both(T: Inexact[Array, "n n"], Q: Inexact[Array, "n n"]):
     overlap = jnp.abs(jnp.sum(jnp.conj(y) * x, axis=0))
     norms = jnp.sqrt(jnp.sum(_square(x), axis=0)) * jnp.sqrt(jnp.sum(_square(y), axis=0))
     # Rounding can put the product of the norms a hair below the overlap of equal vectors.
-    condition = jnp.maximum(norms / overlap, jnp.where(jnp.isnan(norms), jnp.nan, 1))
+    condition = jnp.maximum(norms / overlap, 1)
     return _unit(right), _unit(left), condition
 
 

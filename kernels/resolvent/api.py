@@ -61,11 +61,12 @@ def resolvent_norm(
         raise ValueError(message)
     real = jnp.finfo(T.dtype).dtype
     points = jnp.asarray(z).astype(jnp.result_type(real, jnp.complex64))
-    return _norms(T, points, max(tolerance, 100 * float(jnp.finfo(real).eps)), chosen=chosen)
+    stop = jnp.asarray(max(tolerance, 100 * float(jnp.finfo(real).eps)), real)
+    return _norms(T, points, stop, chosen=chosen)
 
 
 @functools.partial(jax.jit, static_argnames="chosen")
-def _norms(T: Inexact[Array, "*batch n n"], z: Complex[Array, "*grid"], tolerance: float, *, chosen: Implementation):
+def _norms(T: Inexact[Array, "*batch n n"], z: Complex[Array, "*grid"], tolerance: Float[Array, ""], *, chosen: Implementation):
     body = functools.partial(_grid_norms, chosen=chosen)
     for _ in range(T.ndim - 2):
         body = jax.vmap(body, in_axes=(0, None, None))

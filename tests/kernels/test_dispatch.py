@@ -1,0 +1,89 @@
+"""Choice of implementation: explicit, with every reason in the error; nothing falls back in silence."""
+
+import jax
+import jax.numpy as jnp
+import jaxdyn_kernels as jk
+import numpy as np
+import pytest
+from jaxdyn_kernels import dispatch
+
+
+def test_names_and_their_order():
+    assert jk.implementations("schur") == ("lapack",)
+    assert jk.implementations("eig") == jk.implementations("eigvals") == jk.implementations("schur")
+    assert jk.implementations("resolvent_norm") == ("xla",)
+    with pytest.raises(ValueError, match="operation='svd' is unknown: use one of 'schur'"):
+        jk.implementations("svd")
+
+
+def test_choice_by_platform():
+    assert dispatch.choose("schur", "cpu").name == "lapack"
+    assert dispatch.choose("schur", "tpu", "lapack").name == "lapack"
+    for platform in dispatch.PLATFORMS:
+        assert dispatch.choose("resolvent_norm", platform).name == "xla"
+    with pytest.raises(
+        ValueError, match="implementation='cusolver' is unknown for 'schur': use one of 'lapack', or None"
+    ):
+        dispatch.choose("schur", "cuda", "cusolver")
+
+
+def test_unsupported_platform_names_each_reason_and_the_remedy(monkeypatch):
+    other = dispatch.Implementation("other", ".none", ("tpu",), "another method", "it needs a TPU")
+    monkeypatch.setitem(dispatch.TABLE, "schur", (*dispatch.TABLE["schur"], other))
+    assert dispatch.choose("schur", "tpu").name == "other"
+    with pytest.raises(NotImplementedError) as error:
+        dispatch.choose("schur", "cuda")
+    for part in ("'cuda'", "lapack: LAPACK runs on the host only", "implementation='lapack'", "other: it needs a TPU"):
+        assert part in str(error.value)
+
+
+def test_platform_of_arrays_and_of_traces():
+    assert dispatch.platform_of(np.ones(3)) == "cpu"
+    assert dispatch.platform_of(jnp.ones(3)) == "cpu"
+    with jax.default_device(jax.devices("cpu")[0]):
+        assert dispatch.platform_of(np.ones(3)) == "cpu"
+    seen = []
+    jax.jit(lambda x: seen.append(dispatch.platform_of(x)) or x)(1.0)
+    assert seen == ["cpu"]
+
+
+def test_platforms_have_the_names_of_lowering():
+    class Client:
+        platform_version = "cuda 13"
+
+    class Device:
+        platform = "gpu"
+        client = Client()
+
+    assert dispatch._platform(Device()) == "cuda"  # pyright: ignore[reportArgumentType]
+    Client.platform_version = "PJRT ROCm 7"
+    assert dispatch._platform(Device()) == "rocm"  # pyright: ignore[reportArgumentType]
+
+
+def test_describe_covers_every_operation_and_platform(monkeypatch):
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "3")
+    rows = jk.describe()
+    assert len(rows) == 4 * len(dispatch.PLATFORMS)
+    by = {(row.operation, row.platform): row for row in rows}
+    assert by["schur", "cpu"].implementation == "lapack"
+    assert "inside your own jit" in by["eig", "cpu"].note
+    assert "3 BLAS threads (from the environment)" in by["eig", "cpu"].note
+    assert by["eig", "tpu"].implementation is None
+    assert "LAPACK runs on the host only" in by["eig", "tpu"].note
+    assert by["resolvent_norm", "tpu"].implementation == "xla"
+    assert [row.platform for row in jk.describe(("cuda",))] == ["cuda"] * 4
+
+
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_what_claims_to_run_everywhere_lowers_everywhere(platform):
+    """Back-substitution and resolvent norms: no host callback, no custom call of another platform."""
+    T = jax.ShapeDtypeStruct((2, 40, 40), jnp.float32)
+    z = jax.ShapeDtypeStruct((5,), jnp.complex64)
+
+    def everything(T, z):
+        return jk.eigenvalues_from_schur(T), jk.eigenvectors_from_schur(T, T), jk.resolvent_norm(T, z)
+
+    text = jax.jit(everything).trace(T, z).lower(lowering_platforms=(platform,)).as_text()
+    assert "callback" not in text
+    assert "lapack" not in text
+    assert "f64" not in text
