@@ -75,14 +75,18 @@ class Timings:
     def __init__(self, candidates: Iterable[Candidate], *, repeats: int, warm_up: int = 1) -> None:
         """Run them: `warm_up` calls each that are not counted, then `repeats` rounds.
 
-        What each candidate returned last is kept in `results`.
+        What each candidate returned last is kept in `results`; the first call of each, which compiles what `call` itself
+        compiles, in `warm_up_seconds`.
         """
         self.candidates = {one.name: one for one in candidates}
         self.seconds: dict[str, list[float]] = {name: [] for name in self.candidates}
         self.results: dict[str, Any] = {}
+        self.warm_up_seconds: dict[str, float] = {}
         for one in self.candidates.values():
             for _ in range(warm_up):
+                start = time.perf_counter()
                 jax.block_until_ready(one.call())
+                self.warm_up_seconds.setdefault(one.name, time.perf_counter() - start)
         names = list(self.candidates)
         for turn in range(repeats):
             shift = turn % len(names)
@@ -99,11 +103,13 @@ class Timings:
         """Median over the rounds of seconds of `slow` over seconds of `fast`."""
         return statistics.median(a / b for a, b in zip(self.seconds[slow], self.seconds[fast], strict=True))
 
-    def row(self, benchmark: str, name: str, *, per: int = 1, error: float | None = None) -> Row:
+    def row(self, benchmark: str, name: str, *, per: int = 1, error: float | None = None, note: str = "") -> Row:
         """One candidate's time in milliseconds, divided by `per` (samples a call, say)."""
         one, scale = self.candidates[name], 1e3 / per
         fastest = min(self.seconds[name]) * scale
-        return Row(benchmark, name, self.median(name) * scale, "ms", fastest, one.compile_seconds, error, note=one.note)
+        return Row(
+            benchmark, name, self.median(name) * scale, "ms", fastest, one.compile_seconds, error, note=note or one.note
+        )
 
 
 def best_of(name: str, settings: Iterable[Candidate], *, repeats: int = 2) -> Candidate:

@@ -71,20 +71,23 @@ def settings(block: Callable[[Tensor], Tensor], x: Tensor) -> dict[str, Callable
 
 
 @torch.no_grad()
-def capture(model: Any, ids: Tensor, lengths: Tensor) -> list[Contexts]:
-    """Run padded prompts (B, T) once and return what the last token of each sees at every block."""
-    inputs: list[Tensor] = []
+def capture(model: Any, ids: Tensor, lengths: Tensor) -> tuple[list[Contexts], Tensor]:
+    """Run padded prompts (B, T) once: what the last token of each sees at every block, and its final state (B, D)."""
+    blocks, streams = model.model.layers, []
 
     def keep(_: Any, args: tuple, kwargs: dict) -> None:
-        inputs.append(args[0] if args else kwargs["hidden_states"])
+        streams.append(args[0] if args else kwargs["hidden_states"])
 
-    hooks = [block.register_forward_pre_hook(keep, with_kwargs=True) for block in model.model.layers]
+    hooks = [block.register_forward_pre_hook(keep, with_kwargs=True) for block in blocks]
+    hooks.append(blocks[-1].register_forward_hook(lambda _, args, output: streams.append(output)))
     try:
         cache = model.model(ids, use_cache=True).past_key_values
     finally:
         for hook in hooks:
             hook.remove()
-    return [see(model.model, x, held.keys, held.values, lengths) for x, held in zip(inputs, cache.layers, strict=True)]
+    *inputs, final = streams
+    seen = [see(model.model, x, held.keys, held.values, lengths) for x, held in zip(inputs, cache.layers, strict=True)]
+    return seen, final[torch.arange(len(ids)), lengths - 1]
 
 
 def see(base: Any, x: Tensor, keys: Tensor, values: Tensor, lengths: Tensor) -> Contexts:

@@ -195,7 +195,7 @@ def _jitted(function: Callable[..., Any], names: tuple[str, ...]) -> Callable[..
     return jax.jit(function, static_argnames=names)
 
 
-def _platform(device: jax.Device) -> str:
+def _platform(device: Any) -> str:
     if device.platform != "gpu":
         return device.platform
     return "rocm" if "rocm" in device.client.platform_version.lower() else "cuda"

@@ -123,7 +123,7 @@ def _padded(matrices: np.ndarray, size: int) -> np.ndarray:
     return np.concatenate([matrices, np.zeros((missing, *matrices.shape[1:]), matrices.dtype)]) if missing else matrices
 
 
-def _host() -> jax.Device:
+def _host() -> Any:
     return jax.local_devices(backend="cpu")[0]
 
 
@@ -156,7 +156,7 @@ def _take_control() -> None:
     """Let this thread set limits (trap 4 of the module's header), and none in particular afterwards."""
     import threadpoolctl
 
-    openblas = getattr(threadpoolctl, "OpenBLASController", None)
+    openblas: Any = getattr(threadpoolctl, "OpenBLASController", None)
     if hasattr(openblas, "clear_controlling_thread"):
         openblas.clear_controlling_thread(force=True)
 

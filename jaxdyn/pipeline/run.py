@@ -3,7 +3,7 @@
 import dataclasses
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from .progress import Progress
 from .samples import Samples, make_samples
 from .settings import Settings
 from .texts import hash_texts
-from .unit import run_unit
+from .unit import Arrays, run_unit
 
 STORE = "results.zarr"
 
@@ -114,9 +114,7 @@ def run(model: Model, texts: list[str], settings: Settings, *, out: Path, resume
         with progress.stage("blocks x samples", samples.count * per_unit, done=before) as tick:
             for unit in range(samples.units):
                 if unit not in done:
-                    for layer, arrays in run_unit(model, settings, samples, layers, unit, tick):
-                        store.write(unit, arrays, at=None if layer is None else {"layer": layer})
-                    store.commit(unit)
+                    _store_unit(store, unit, run_unit(model, settings, samples, layers, unit, tick))
         seconds["units"] = time.perf_counter() - clock
         clock = time.perf_counter()
         root = open_results(store.path).load()
@@ -128,6 +126,21 @@ def run(model: Model, texts: list[str], settings: Settings, *, out: Path, resume
     status = root["status"].sel(part=kinds).values
     failed = {Status(int(code)).name: int(np.sum(status == code)) for code in np.unique(status) if code != 0}
     return Outcome(store.path, samples.count, status.size, failed, seconds)
+
+
+def _store_unit(store: Store, unit: int, pieces: Iterable[tuple[int | None, Arrays]]) -> None:
+    """Write one unit: matrices layer by layer as they come, numbers all at once, because a write has a price."""
+    numbers: dict[str, list[np.ndarray]] = {}
+    for layer, arrays in pieces:
+        if layer is None:
+            store.write(unit, arrays)
+            continue
+        matrices = {key: value for key, value in arrays.items() if key.startswith("units/")}
+        store.write(unit, matrices, at={"layer": layer})
+        for key in arrays.keys() - matrices.keys():
+            numbers.setdefault(key, []).append(arrays[key])
+    store.write(unit, {key: np.stack(values, axis=1) for key, values in numbers.items()})
+    store.commit(unit)
 
 
 def open_store(

@@ -7,12 +7,11 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Complex, Float, Inexact, Int
 
-from kernels.certificate import eigenvector_residual
-from kernels.dispatch import choose, platform_of, run, square_matrices
-from kernels.scaling import adjoint
-from kernels.schur.api import certified_schur
-from kernels.status import Status
-
+from ..certificate import eigenvector_residual
+from ..dispatch import choose, platform_of, run, square_matrices
+from ..scaling import adjoint
+from ..schur.api import certified_schur
+from ..status import Status
 from .from_schur import eigenvalues_from_schur, eigenvectors_from_schur, right_eigenvectors_from_schur
 
 

@@ -11,10 +11,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Complex, Float, Inexact
 
-from kernels.dispatch import square_matrices
-from kernels.scaling import matmul, to_order_one
-from kernels.triangular import blocks, unpack
-
+from ..dispatch import square_matrices
+from ..scaling import matmul, to_order_one
+from ..triangular import blocks, unpack
 from .back_substitution import triangular_eigenvectors
 
 

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Complex, Float, Inexact
 
-from kernels.dispatch import Implementation, choose, platform_of, square_matrices
-from kernels.scaling import to_order_one
-from kernels.triangular import complex_triangular
+from ..dispatch import Implementation, choose, platform_of, square_matrices
+from ..scaling import to_order_one
+from ..triangular import complex_triangular
 
 
 def resolvent_norm(
@@ -66,7 +66,9 @@ def resolvent_norm(
 
 
 @functools.partial(jax.jit, static_argnames="chosen")
-def _norms(T: Inexact[Array, "*batch n n"], z: Complex[Array, "*grid"], tolerance: Float[Array, ""], *, chosen: Implementation):
+def _norms(
+    T: Inexact[Array, "*batch n n"], z: Complex[Array, "*grid"], tolerance: Float[Array, ""], *, chosen: Implementation
+):
     body = functools.partial(_grid_norms, chosen=chosen)
     for _ in range(T.ndim - 2):
         body = jax.vmap(body, in_axes=(0, None, None))

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
-from kernels.scaling import matmul, power_of_two_above
+from ..scaling import matmul, power_of_two_above
 
 _ROWS = 32
 _STEPS_A_ROUND = 4
@@ -25,7 +25,7 @@ def resolvent_norm(
 
     Rounds of four steps, ten at most. Where singular values crowd at the end that is sought the error after k steps is
     about c / k^2, so that a round's growth, about 8 c / k^3, is k / 8 times smaller than what is missing: the rounds
-    end when no value grew by more than 8 / k of `tolerance`. Not finite where the norm overflows.
+    end when no value grew by more than half of 8 / k of `tolerance`. Not finite where the norm overflows.
     """
     # (z I - T)^H is lower triangular; with rows and columns reversed it is upper triangular again.
     reversed_ = jnp.conj(T[::-1, ::-1].T)
@@ -54,7 +54,7 @@ def resolvent_norm(
         lanczos = jax.lax.fori_loop(first, first + _STEPS_A_ROUND, step, lanczos)
         new = _largest_singular_value(lanczos[-1])
         steps = first + _STEPS_A_ROUND
-        return number + 1, lanczos, new, jnp.any(new > (1 + tolerance * 2 * _STEPS_A_ROUND / steps) * norms)
+        return number + 1, lanczos, new, jnp.any(new > (1 + tolerance * _STEPS_A_ROUND / steps) * norms)
 
     def unfinished(state):
         number, _, _, growing = state

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Inexact, Int
 
-from kernels.certificate import orthogonality, schur_residual
-from kernels.dispatch import choose, platform_of, run, square_matrices
-from kernels.scaling import to_order_one
-from kernels.status import Status
+from ..certificate import orthogonality, schur_residual
+from ..dispatch import choose, platform_of, run, square_matrices
+from ..scaling import to_order_one
+from ..status import Status
 
 
 @jax.tree_util.register_dataclass

@@ -8,7 +8,7 @@ program; the caller spreads it over the cores (`threads.spread`).
 import jax
 from jaxtyping import Array, Inexact
 
-from kernels.threads import one_at_a_time
+from ..threads import one_at_a_time
 
 
 def schur(A: Inexact[Array, "*batch n n"]) -> tuple[Inexact[Array, "*batch n n"], Inexact[Array, "*batch n n"]]:

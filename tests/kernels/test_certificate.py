@@ -13,7 +13,7 @@ from tests.matrices import matrix
 DTYPES = [np.float32, np.float64, np.complex64, np.complex128]
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", [np.float32, np.complex128])
 def test_numbers_are_the_documented_ones(dtype):
     A = matrix("ginibre", 20, dtype)
     T, Q = lapack_schur(A)

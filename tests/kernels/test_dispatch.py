@@ -1,5 +1,7 @@
 """Choice of implementation: explicit, with every reason in the error; nothing falls back in silence."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import jaxdyn_kernels as jk
@@ -55,9 +57,9 @@ def test_platforms_have_the_names_of_lowering():
         platform = "gpu"
         client = Client()
 
-    assert dispatch._platform(Device()) == "cuda"  # pyright: ignore[reportArgumentType]
+    assert dispatch._platform(Device()) == "cuda"
     Client.platform_version = "PJRT ROCm 7"
-    assert dispatch._platform(Device()) == "rocm"  # pyright: ignore[reportArgumentType]
+    assert dispatch._platform(Device()) == "rocm"
 
 
 def test_describe_covers_every_operation_and_platform(monkeypatch):
@@ -86,4 +88,5 @@ def test_what_claims_to_run_everywhere_lowers_everywhere(platform):
     text = jax.jit(everything).trace(T, z).lower(lowering_platforms=(platform,)).as_text()
     assert "callback" not in text
     assert "lapack" not in text
-    assert "f64" not in text
+    # Scalars may be; nothing of a matrix.
+    assert not re.search(r"x(complex<)?f64", text)
