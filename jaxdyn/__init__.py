@@ -6,6 +6,7 @@ Nothing here touches `jax.config`.
 
 from .activations import Activations as Activations
 from .activations import capture as capture
+from .activations import pad as token_prompts
 from .errors import InputError as InputError
 from .jacobians import jacobian as jacobian
 from .models import Model as Model
@@ -16,3 +17,19 @@ from .spectra import Spectrum as Spectrum
 from .spectra import decompose as decompose
 from .store import open_results as open_results
 from .store import open_tree as open_tree
+
+__all__ = [
+    "Activations",
+    "InputError",
+    "Model",
+    "Settings",
+    "Spectrum",
+    "analyze",
+    "capture",
+    "decompose",
+    "jacobian",
+    "load",
+    "open_results",
+    "open_tree",
+    "token_prompts",
+]

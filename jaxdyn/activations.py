@@ -5,6 +5,7 @@ the padding, so a batch gives what each prompt gives alone. The token ids stay w
 Jacobian needs the whole context of its position and recomputes it a layer at a time instead of storing it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -124,7 +125,9 @@ def tokenise(model: Model, texts: list[str] | str, *, max_tokens: int | None = N
     return pad(rows, bos=model.adds_bos)
 
 
-def pad(rows: list[Int[np.ndarray, " t"]], *, bos: bool, length: int | None = None) -> Prompts:
+def pad(
+    rows: Sequence[Sequence[int] | Int[np.ndarray, " t"]], *, bos: bool = False, length: int | None = None
+) -> Prompts:
     """Pad rows of token ids on the right to one length (the longest row unless given)."""
     lengths = np.array([len(row) for row in rows])
     ids = np.zeros((len(rows), int(lengths.max() if length is None else length)), np.int32)

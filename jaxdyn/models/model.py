@@ -192,18 +192,38 @@ class Model:
         return dataclasses.replace(self, params=params)
 
     def initialised(self, seed: int) -> "Model":
-        """Return the same architecture and tokenizer with random parameters by the family's rule, in the same dtype."""
-        dtype = self.params["embed"]["tokens"].dtype
-        params = parameters.initialise(self.architecture, seed, dtype=dtype)
-        digest = hashlib.sha256()
-        for path, leaf in sorted(parameters.flatten(params).items()):
-            digest.update(f"{path} {leaf.dtype.name} {leaf.shape} ".encode())
-            digest.update(np.asarray(leaf).reshape(-1).view(np.uint8).data)
+        """Return the same architecture and tokenizer with random parameters of the same dtype, by the family's rule."""
+        random = random_model(self.architecture, seed=seed, dtype=self.params["embed"]["tokens"].dtype.name)
         source = f"{self.source} (random initialisation, seed {seed})"
-        return dataclasses.replace(self, params=params, source=source, weights_hash=digest.hexdigest())
+        return dataclasses.replace(random, source=source, tokenizer=self.tokenizer, stop_ids=self.stop_ids)
 
     def _tokenizer(self) -> Any:
         if self.tokenizer is None:
             msg = f"text: {self.source} has no tokenizer (tokenizer.json); add it to the folder, or give token ids"
             raise InputError(msg)
         return self.tokenizer
+
+
+def random_model(arch: Architecture, *, seed: int, dtype: str = "float32") -> Model:
+    """Return a model with random parameters, drawn by its family's own rule.
+
+    Parameters
+    ----------
+    arch
+        The description; ``initializer_range`` and ``initializer`` give the rule.
+    seed
+        Seed of the draws.
+    dtype
+        Dtype of the parameters.
+
+    Returns
+    -------
+    Model
+        Without tokenizer; ``weights_hash`` is that of the drawn parameters.
+    """
+    params = parameters.initialise(arch, seed, dtype=dtype)
+    digest = hashlib.sha256()
+    for path, leaf in sorted(parameters.flatten(params).items()):
+        digest.update(f"{path} {leaf.dtype.name} {leaf.shape} ".encode())
+        digest.update(np.asarray(leaf).reshape(-1).view(np.uint8))
+    return Model(arch, params, None, f"random {arch.family}, seed {seed}", None, digest.hexdigest())

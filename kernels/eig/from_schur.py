@@ -75,7 +75,7 @@ def eigenvectors_from_schur(
 
 def right_eigenvectors_from_schur(T: Inexact[Array, "*batch n n"], Q: Inexact[Array, "*batch n n"]):
     """Compute the right ones alone, at half the cost."""
-    return _over_batch(lambda T, Q: _unit(_right(T, Q)[0]), T, Q)
+    return _over_batch(_right, T, Q)
 
 
 @jax.jit
@@ -89,33 +89,28 @@ def _vectors(T: Inexact[Array, "*batch n n"], Q: Inexact[Array, "*batch n n"]):
 
 
 def _both(T: Inexact[Array, "n n"], Q: Inexact[Array, "n n"]):
-    right, x = _right(T, Q)
-    left, y = _left(T, Q)
+    """Right and left unit vectors and condition numbers of one matrix."""
+    d = blocks(T)
+    small, _ = to_order_one(T)
+    # A loop of two: the routine is compiled once.
+    X, reversed_ = jax.lax.map(triangular_eigenvectors, jnp.stack([small, small[::-1, ::-1].T]))
+    # A pair of left vectors comes out with its two packed columns exchanged, which only turns their phase.
+    Y = jnp.conj(reversed_)[::-1, ::-1]
+    x, y = unpack(d, X), unpack(d, Y)
     overlap = jnp.abs(jnp.sum(jnp.conj(y) * x, axis=0))
     norms = jnp.sqrt(jnp.sum(_square(x), axis=0)) * jnp.sqrt(jnp.sum(_square(y), axis=0))
     # Rounding can put the product of the norms a hair below the overlap of equal vectors.
     condition = jnp.maximum(norms / overlap, 1)
-    return _unit(right), _unit(left), condition
+    return _unit(unpack(d, matmul(Q, X))), _unit(unpack(d, matmul(Q, Y))), condition
 
 
-def _right(T: Inexact[Array, "n n"], Q: Inexact[Array, "n n"]):
-    """Right eigenvectors, not normalised: of A, and of T."""
-    d = blocks(T)
-    X = triangular_eigenvectors(to_order_one(T)[0])
-    return unpack(d, matmul(Q, X)), unpack(d, X)
-
-
-def _left(T: Inexact[Array, "n n"], Q: Inexact[Array, "n n"]):
-    """Left eigenvectors, not normalised: of A, and of T."""
-    d = blocks(T)
-    reversed_ = jnp.conj(triangular_eigenvectors(to_order_one(T)[0][::-1, ::-1].T))
-    # A pair comes out with its two packed columns exchanged, which only turns the phase of its vectors.
-    Y = reversed_[::-1, ::-1]
-    return unpack(d, matmul(Q, Y)), unpack(d, Y)
+def _right(T: Inexact[Array, "n n"], Q: Inexact[Array, "n n"]) -> Complex[Array, "n n"]:
+    """Right unit vectors of one matrix."""
+    return _unit(unpack(blocks(T), matmul(Q, triangular_eigenvectors(to_order_one(T)[0]))))
 
 
 def _unit(V: Complex[Array, "n k"]) -> Complex[Array, "n k"]:
-    """Columns of 2-norm one whose entry of largest modulus is real and positive."""
+    """Scale columns to 2-norm one, and turn them so that the entry of largest modulus is real and positive."""
     if V.shape[0] == 0:
         return V
     V = V / jnp.sqrt(jnp.sum(_square(V), axis=0))
