@@ -75,8 +75,8 @@ class Timings:
     def __init__(self, candidates: Iterable[Candidate], *, repeats: int, warm_up: int = 1) -> None:
         """Run them: `warm_up` calls each that are not counted, then `repeats` rounds.
 
-        What each candidate returned last is kept in `results`; the first call of each, which compiles what `call` itself
-        compiles, in `warm_up_seconds`.
+        What each candidate returned last is kept in `results`, and the time of its first call, which includes what
+        `call` itself compiles, in `warm_up_seconds`.
         """
         self.candidates = {one.name: one for one in candidates}
         self.seconds: dict[str, list[float]] = {name: [] for name in self.candidates}

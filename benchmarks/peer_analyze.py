@@ -1,9 +1,10 @@
-"""The peer of `analyze`: a torch and scipy script for the same work, `python -m benchmarks.peer_analyze --model FOLDER`.
+"""The peer of `analyze`: the same work with torch and scipy, `python -m benchmarks.peer_analyze --model FOLDER ...`.
 
-Forward pass, in-context block Jacobians of the last tokens, one Schur form a matrix (scipy's gees, whose eigenvalues are
-kept), eigenvectors for the condition numbers, singular values and vectors, every measure of `jaxdyn.measures` but the
-Kreiss constant, in both metrics, running products, the averaged Jacobian; then one file of arrays. Everything that torch
-can batch is batched. It leaves out what `analyze` adds: the Kreiss constant, nulls, provenance, resuming, decoding.
+Forward pass, in-context block Jacobians of the last tokens, one Schur form a matrix (scipy's gees, whose eigenvalues
+are kept), eigenvectors for the condition numbers, singular values and vectors, every measure of `jaxdyn.measures` but
+the Kreiss constant, in both metrics, running products, the averaged Jacobian; then one file of arrays. What torch can
+batch is batched, in the sizes that were fastest. It leaves out what `analyze` adds beyond: Kreiss constant, nulls,
+stretching rates, decoded directions, provenance, resuming.
 """
 
 import argparse
@@ -20,6 +21,8 @@ from transformers import AutoModelForCausalLM
 from benchmarks import peer_torch
 
 REMOVED = (1, 4, 16)
+ROWS, PROMPTS = 16, 16
+"""Rows of a Jacobian, and prompts of the forward pass, at once: the fastest of 4 to all on two cores."""
 
 
 def load(folder: Path) -> Any:
@@ -30,13 +33,13 @@ def load(folder: Path) -> Any:
 @torch.no_grad()
 def analyze(model: Any, ids: np.ndarray, lengths: np.ndarray, out: Path) -> dict[str, np.ndarray]:
     """Analyse the last token of padded prompts (B, T) and write the arrays, (layer, sample, ...), to an npz file."""
-    seen, final = peer_torch.capture(model, torch.as_tensor(ids, dtype=torch.long), torch.as_tensor(lengths))
+    seen, final = _capture(model, torch.as_tensor(ids, dtype=torch.long), torch.as_tensor(lengths))
     outputs = [*(one.x for one in seen[1:]), final]
     product = torch.eye(final.shape[-1], dtype=torch.float64)
     layers, means = [], []
     for index, (contexts, output) in enumerate(zip(seen, outputs, strict=True)):
         block = peer_torch.in_context(model.model, index, contexts)
-        jacobians = peer_torch.jacobians(block, contexts.x)
+        jacobians = peer_torch.jacobians(block, contexts.x, rows=ROWS)
         ratio = contexts.x.norm(dim=-1) / output.norm(dim=-1)
         found = portrait(jacobians, ratio)
         product = jacobians.double() @ product  # float64 holds the range of singular values of a few layers
@@ -45,15 +48,21 @@ def analyze(model: Any, ids: np.ndarray, lengths: np.ndarray, out: Path) -> dict
         means.append(jacobians.mean(dim=0))
     whole = {name: torch.stack([layer[name] for layer in layers]) for name in layers[0]}
     mean = portrait(torch.stack(means), torch.ones(len(means)))
-    arrays = {
-        name: value.numpy() for name, value in (whole | {f"mean_{key}": one for key, one in mean.items()}).items()
-    }
+    whole |= {f"mean_{name}": value for name, value in mean.items()}
+    arrays = {name: value.numpy() for name, value in whole.items()}
     np.savez(out, **arrays)  # pyright: ignore[reportArgumentType]
     return arrays
 
 
+def _capture(model: Any, ids: Tensor, lengths: Tensor) -> tuple[list[peer_torch.Contexts], Tensor]:
+    """Run the forward pass a few prompts at a time."""
+    parts = [peer_torch.capture(model, *pair) for pair in zip(ids.split(PROMPTS), lengths.split(PROMPTS), strict=True)]
+    layers = zip(*(seen for seen, _ in parts), strict=True)
+    return [peer_torch.joined(layer) for layer in layers], torch.cat([final for _, final in parts])
+
+
 def portrait(matrices: Tensor, ratio: Tensor) -> dict[str, Tensor]:
-    """Decompose matrices (S, n, n) once and measure them in the raw and the relative metric, in which they are scaled."""
+    """Decompose matrices (S, n, n) once and measure them in the raw metric and, scaled, in the relative one."""
     n = matrices.shape[-1]
     schur, vectors, eigenvalues = real_schur(matrices)
     backward = torch.linalg.matrix_norm(matrices @ vectors - vectors @ schur)

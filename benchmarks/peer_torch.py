@@ -5,15 +5,16 @@ ours that adds the held positions and lets no gradient into them. Over samples a
 `jacrev` of the sum over independent samples gives all their Jacobians in one backward pass a row.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import AttentionInterface
-from transformers.masking_utils import AttentionMaskInterface, eager_mask
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.models.llama.modeling_llama import eager_attention_forward
 
 ATTENTION = "held"
@@ -40,9 +41,9 @@ class Contexts:
 
 
 def use_held_attention(model: Any) -> Any:
-    """Let a Hugging Face Llama take held keys and values; without them its attention is the eager one."""
+    """Let a Hugging Face Llama take held keys and values; else its attention is torch's own, eager for one token."""
     AttentionInterface.register(ATTENTION, _attention)
-    AttentionMaskInterface.register(ATTENTION, eager_mask)
+    AttentionMaskInterface.register(ATTENTION, sdpa_mask)
     model.config._attn_implementation = ATTENTION
     return model.eval().requires_grad_(False)
 
@@ -66,7 +67,7 @@ def jacobians(block: Callable[[Tensor], Tensor], x: Tensor, *, rows: int | None 
 
 def settings(block: Callable[[Tensor], Tensor], x: Tensor) -> dict[str, Callable[[], Tensor]]:
     """Return the ways of `torch.func.jacrev` over all samples worth trying, by name."""
-    named = {f"{rows or 'all'} rows at once": rows for rows in (None, 256, 64)}
+    named = {f"{rows or 'all'} rows at once": rows for rows in (None, 256, 64, 16)}
     return {name: partial(jacobians, block, x, rows=rows) for name, rows in named.items()}
 
 
@@ -120,10 +121,16 @@ class _HeldProduct(torch.autograd.Function):
         return _HeldProduct.apply(a.flatten(2, 3), b).unflatten(2, a.shape[2:4]), 2
 
 
+def joined(parts: Sequence[Contexts]) -> Contexts:
+    """Put the samples of several batches together."""
+    return Contexts(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Contexts)))
+
+
 def _attention(module, query, key, value, attention_mask, scaling, dropout=0.0, held=None, **options):
     """Attention of one token a sample, (S, H, 1, K), to itself and to the held positions."""
     if held is None:
-        return eager_attention_forward(module, query, key, value, attention_mask, scaling, dropout, **options)
+        plain = eager_attention_forward if query.shape[2] == 1 else sdpa_attention_forward
+        return plain(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **options)
     q = query.squeeze(2).unflatten(1, (key.shape[1], -1))  # S G J K, with J query heads a key head
     others = _HeldProduct.apply(q, held.keys.transpose(-1, -2)) * scaling + held.mask
     own = (q * key).sum(-1, keepdim=True) * scaling

@@ -73,6 +73,11 @@ class Activations:
         """Whether the sample lies among the first 16 positions, where attention sinks live."""
         return self.position < SINK_POSITIONS
 
+    @property
+    def massive(self) -> Bool[Array, "L D"]:
+        """Which coordinates of the block inputs are massive in some sample; see `massive_coordinates`."""
+        return massive_coordinates(self.inputs)
+
     def select(self, samples: Int[np.ndarray, " s"] | slice) -> "Activations":
         """Keep some of the samples, by index; the prompts stay as they are."""
         return replace(

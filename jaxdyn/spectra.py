@@ -7,6 +7,7 @@ its orthogonality and a status per matrix (methods.md 1.3, E1).
 """
 
 from dataclasses import dataclass, field, replace
+from typing import no_type_check
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ from jaxdyn_kernels.threads import one_at_a_time
 from jaxtyping import Array, Complex, Float, Inexact, Int
 
 
+@no_type_check  # JAX rebuilds it around placeholders, which are no arrays
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Spectrum:

@@ -144,7 +144,7 @@ def test_overflow_of_a_singular_value_alone_is_a_status():
     assert decompose(J / 4).status == Status.OK
 
 
-@pytest.mark.parametrize("shape", [(0, 0), (0, 3, 3), (2, 0, 0), (1, 1), (2, 2, 1, 1)])
+@pytest.mark.parametrize("shape", [(0, 3, 3), (2, 0, 0), (1, 1), (2, 2, 1, 1)])
 def test_empty_and_small(shape):
     spectrum = decompose(np.full(shape, 2.0, np.float32), vectors=True, singular_vectors=True)
     for name in FIELDS[:-2]:

@@ -1,6 +1,7 @@
 """Eigenvalues and eigenvectors of a batch of nonsymmetric matrices, all from one Schur form each."""
 
 from dataclasses import dataclass, field
+from typing import no_type_check
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from ..status import Status
 from .from_schur import eigenvalues_from_schur, eigenvectors_from_schur, right_eigenvectors_from_schur
 
 
+@no_type_check  # JAX rebuilds it around placeholders, which are no arrays
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class EigResult:

@@ -1,6 +1,7 @@
 """The Schur form of a batch of matrices: checks, choice of implementation, exact scaling, certificate and status."""
 
 from dataclasses import dataclass, field
+from typing import no_type_check
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,7 @@ from ..scaling import to_order_one
 from ..status import Status
 
 
+@no_type_check  # JAX rebuilds it around placeholders, which are no arrays
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class SchurResult:

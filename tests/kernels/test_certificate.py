@@ -1,15 +1,18 @@
 """Certificates, exact scaling and status messages."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jaxdyn_kernels import Status, orthogonality, schur_residual
-from jaxdyn_kernels.certificate import eigenvector_residual
+from jaxdyn_kernels import Status, certificate
 from jaxdyn_kernels.scaling import frobenius_norm, power_of_two_above, scale_of, to_order_one
 
 from tests.assertions import lapack_eig, lapack_schur
 from tests.matrices import matrix
 
+schur_residual = jax.jit(certificate.schur_residual)
+orthogonality = jax.jit(certificate.orthogonality)
+eigenvector_residual = jax.jit(certificate.eigenvector_residual)
 DTYPES = [np.float32, np.float64, np.complex64, np.complex128]
 
 
