@@ -28,9 +28,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Inexact
 
-# Below this size several matrices go into one call, so that a call takes about a millisecond and the 0.1 ms that it
-# costs to start one stay small: the Schur form of one 64 x 64 matrix takes 0.8 ms, and the time grows as n^3.
-_SIZE_WORTH_A_CALL = 64
+# Below this size several matrices go into one call, so that the 0.1 ms that it costs to start one stay small: the Schur
+# form of a 64 x 64 matrix takes 0.8 ms, and the time grows as n^3.
+_SIZE_WORTH_A_CALL = 100
 
 
 def cores() -> int:
@@ -95,8 +95,7 @@ def spread(function: Callable[..., Any], A: Inexact[Array | np.ndarray, "*batch 
     try:
         with single_threaded_blas():
             starts = range(0, count, size)
-            # device_get waits for each piece, inside the limit.
-            pieces = executor.map(lambda at: jax.device_get(program(_padded(matrices[at : at + size], size))), starts)
+            pieces = executor.map(lambda at: _run(program, _padded(matrices[at : at + size], size)), starts)
             for at, piece in zip(starts, pieces, strict=True):
                 leaves, structure = jax.tree.flatten(piece)
                 if not outputs:
@@ -115,6 +114,11 @@ def _compiled(function: Callable[..., Any], options: tuple[tuple[str, Any], ...]
     sharding = jax.sharding.SingleDeviceSharding(_host())
     like = jax.ShapeDtypeStruct(shape, jnp.dtype(dtype), sharding=sharding)
     return jax.jit(functools.partial(function, **dict(options))).lower(like).compile()
+
+
+def _run(program: Callable[[np.ndarray], Any], piece: np.ndarray) -> Any:
+    """Run one piece and wait for it; the copies are views of the program's output."""
+    return jax.tree.map(np.asarray, program(piece))
 
 
 def _padded(matrices: np.ndarray, size: int) -> np.ndarray:

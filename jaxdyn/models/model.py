@@ -225,5 +225,5 @@ def random_model(arch: Architecture, *, seed: int, dtype: str = "float32") -> Mo
     digest = hashlib.sha256()
     for path, leaf in sorted(parameters.flatten(params).items()):
         digest.update(f"{path} {leaf.dtype.name} {leaf.shape} ".encode())
-        digest.update(np.asarray(leaf).reshape(-1).view(np.uint8))
+        digest.update(np.ascontiguousarray(leaf).tobytes())
     return Model(arch, params, None, f"random {arch.family}, seed {seed}", None, digest.hexdigest())

@@ -1,6 +1,7 @@
 """Resolvent norms against dense singular value decompositions."""
 
 import jax
+import jax.numpy as jnp
 import jaxdyn_kernels as jk
 import numpy as np
 import pytest
@@ -106,8 +107,8 @@ def test_largest_singular_value_of_bidiagonal_matrices(rng):
     beta[-1] = 0
     entries = np.stack([alpha, beta], axis=1).reshape(12, 5)[:-1]
     expected = [np.linalg.norm(np.diag(alpha[:, k]) + np.diag(beta[:-1, k], 1), 2) for k in range(5)]
-    assert np.allclose(xla._largest_singular_value(entries), expected, rtol=1e-14)
-    assert np.all(xla._largest_singular_value(np.zeros((3, 2))) == 0)
+    assert np.allclose(xla._largest_singular_value(jnp.asarray(entries)), expected, rtol=1e-14)
+    assert np.all(xla._largest_singular_value(jnp.zeros((3, 2))) == 0)
 
 
 def test_bad_arguments():

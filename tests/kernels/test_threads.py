@@ -75,10 +75,10 @@ def test_a_batch_runs_inside_the_limit_and_a_single_matrix_does_not():
     if blas_threads() == {1}:
         pytest.skip("BLAS has one thread on this machine: the limit changes nothing; run on two cores or more")
     seen = Seen()
-    threads.spread(record, np.ones((3, 70, 70), np.float32), seen=seen)
+    threads.spread(record, np.ones((3, 100, 100), np.float32), seen=seen)
     assert seen == [{1}] * 3
     seen.clear()
-    threads.spread(record, np.ones((1, 70, 70), np.float32), seen=seen)
+    threads.spread(record, np.ones((1, 100, 100), np.float32), seen=seen)
     assert seen[0] != {1}
 
 
@@ -86,7 +86,9 @@ def double(A, *, power):
     return {"a": A * 2**power, "trace": jnp.trace(A, axis1=-2, axis2=-1)}
 
 
-@pytest.mark.parametrize("shape", [(5, 70, 70), (2, 3, 9, 9), (0, 4, 4), (3, 0, 0), (4, 4), (1, 2, 2), (7, 1, 1)])
+@pytest.mark.parametrize(
+    "shape", [(5, 70, 70), (3, 100, 100), (2, 3, 9, 9), (0, 4, 4), (3, 0, 0), (4, 4), (1, 2, 2), (7, 1, 1)]
+)
 def test_spread_is_the_function_over_all_leading_axes(shape, rng):
     A = rng.standard_normal(shape)
     out = jk.spread(double, A, power=3)
@@ -102,10 +104,10 @@ def test_spread_passes_errors_on():
 
 
 def test_one_program_a_size_and_not_a_batch(rng):
-    """A new number of matrices of order 64 and more does not compile again."""
+    """A new number of matrices of order 100 and more does not compile again."""
     threads._compiled.cache_clear()
     for count in (2, 3, 9):
-        jk.spread(double, rng.standard_normal((count, 64, 64)), power=1)
+        jk.spread(double, rng.standard_normal((count, 100, 100)), power=1)
     assert threads._compiled.cache_info().misses == 1
 
 
