@@ -98,9 +98,14 @@ def sync_files(files: set[Path]) -> None:
         list(pool.map(_sync, sorted({file.parent for file in files})))
 
 
+def files_of(places: set[Path]) -> set[Path]:
+    """Return the files among the places, and all files below the folders among them."""
+    return {file for place in places for file in (place.rglob("*") if place.is_dir() else [place]) if file.is_file()}
+
+
 def sync_tree(folder: Path) -> None:
     """Make a folder and all it holds durable."""
-    sync_files({path for path in folder.rglob("*") if path.is_file()} | {folder / "zarr.json"})
+    sync_files(files_of({folder}))
     _sync(folder.parent)
 
 

@@ -121,7 +121,7 @@ class Store:
             msg = f"{self.path}: {len(missing)} of {self.unit_count} units are not done (first: {missing[0]}); resume"
             raise StoreError(msg)
         datasets = {name: self._own_part(name, dataset) for name, dataset in groups.items()}
-        root_update = {}
+        root_update, written = {}, set()
         with reported(self.path, "write"):
             root = zarr.open_group(self.path, mode="r+", use_consolidated=False)
             for name, dataset in datasets.items():
@@ -129,13 +129,14 @@ class Store:
                 for variable, data in dataset.variables.items():
                     dims = [str(dim) for dim in data.dims]
                     files.put_array(group, str(variable), dims, data.values, data.attrs)
-                    files.sync_tree(self.path / name / str(variable))
+                    written.add(self.path / name / str(variable))
                 update = with_coordinates({**group.attrs, **dataset.attrs}, _labels(dataset))
                 if name:
                     group.update_attributes(update)
-                    files.sync_files({self.path / name / "zarr.json"})
+                    written.add(self.path / name / "zarr.json")
                 else:
                     root_update = update
+            files.sync_files(files.files_of(written))
             files.consolidate(self.path, {**root_update, "complete": True})
 
     def _begin(self, unit):
