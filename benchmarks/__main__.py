@@ -31,7 +31,7 @@ def main() -> None:
 
 def _heading() -> str:
     found = environment()
-    names = ("device_kind", "cpu_count", "load", "commit", "date", "version_jax", "version_numpy", "version_scipy")
+    names = ("device_kind", "cpu_count", "load", "commit", "date", "version_jax", "version_torch", "version_scipy")
     return ", ".join(f"{name.removeprefix('version_')} {found[name]}" for name in names)
 
 

@@ -10,6 +10,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
 from typing import Any
 
 import jax
@@ -126,9 +127,10 @@ def compiled(name: str, function: Callable[..., Any], *arrays: Any) -> Candidate
     return Candidate(name, lambda: program(*arrays), time.perf_counter() - start)
 
 
-def environment(**extra: Any) -> dict[str, Any]:
-    """Versions, device, commit, cores and the load of the machine now."""
-    return provenance(load=[round(one, 2) for one in os.getloadavg()], **extra)
+def environment() -> dict[str, Any]:
+    """Return versions (the peers' too), device, commit, cores and the load of the machine now."""
+    peers = {f"version_{name}": version(name) for name in ("torch", "transformers")}
+    return provenance(load=[round(one, 2) for one in os.getloadavg()], **peers)
 
 
 def as_json(row: Row) -> str:
