@@ -1,11 +1,14 @@
 """The samples of a unit spread over the host's cores: one thread and one BLAS thread a sample."""
 
+import math
 from collections.abc import Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import jaxdyn_kernels as jk
 import numpy as np
 
@@ -44,13 +47,42 @@ def map_samples(
 
 
 def _run(program, sample):
-    return jax.device_get(program(sample))
+    flat, layout = program
+    return layout.read(jax.device_get(flat(sample)))
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where each leaf of a result lies in one vector a dtype: few transfers in place of one a leaf."""
+
+    structure: Any
+    shapes: tuple[tuple[int, ...], ...]
+    dtypes: tuple[np.dtype, ...]
+
+    def write(self, leaves: list[jax.Array]) -> dict[str, jax.Array]:
+        """Join the leaves of each dtype."""
+        names = [dtype.name for dtype in self.dtypes]
+        joined = {name: [jnp.ravel(x) for x, own in zip(leaves, names, strict=True) if own == name] for name in names}
+        return {name: jnp.concatenate(parts) for name, parts in joined.items()}
+
+    def read(self, vectors: dict[str, np.ndarray]) -> Any:
+        """Take the vectors apart again."""
+        start = dict.fromkeys(vectors, 0)
+        leaves = []
+        for shape, dtype in zip(self.shapes, self.dtypes, strict=True):
+            size = math.prod(shape)
+            leaves.append(vectors[dtype.name][start[dtype.name] : start[dtype.name] + size].reshape(shape))
+            start[dtype.name] += size
+        return jax.tree.unflatten(self.structure, leaves)
 
 
 @lru_cache(maxsize=32)
 def _compiled(function, structure, shapes, static):
     """Compile for the host ahead of time: jax's context settings are per thread and would not reach the workers."""
     host = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
-    like = [jax.ShapeDtypeStruct(shape, dtype, sharding=host) for shape, dtype in shapes]
-    program = jax.jit(partial(function, **dict(static)))
-    return program.lower(jax.tree.unflatten(structure, like)).compile()
+    like = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(shape, dtype, sharding=host) for shape, dtype in shapes])
+    bound = partial(function, **dict(static))
+    leaves, result = jax.tree.flatten(jax.eval_shape(bound, like))
+    layout = _Layout(result, tuple(leaf.shape for leaf in leaves), tuple(np.dtype(leaf.dtype) for leaf in leaves))
+    program = jax.jit(lambda sample: layout.write(jax.tree.leaves(bound(sample))))
+    return program.lower(like).compile(), layout

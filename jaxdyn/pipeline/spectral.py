@@ -104,7 +104,7 @@ def measure_sample(inputs: Inputs, *, plan: Plan) -> tuple[dict[str, Array], dic
     n = inputs.matrices.shape[-1]
     eye = jnp.eye(n, dtype=inputs.matrices.dtype)
     trace = mean_trace(inputs.matrices)
-    deviation = lax.map(lambda pair: _svd(pair[0] - pair[1] * eye)[1], (inputs.matrices, trace))
+    deviation = lax.map(lambda pair: _singular_values(pair[0] - pair[1] * eye), (inputs.matrices, trace))
 
     def one_round(state: tuple[Array, propagate.Product | None]):
         """Round 0 measures the matrices themselves, round k > 0 their draw k - 1."""
@@ -183,7 +183,8 @@ def _measure_view(pieces: Pieces, view: tuple[Array, Array, Array]) -> dict[str,
     spectrum, n = piece.spectrum, piece.matrix.shape[-1]
     eye = jnp.eye(n, dtype=piece.matrix.dtype)
     matrix, eigenvalues = scale * piece.matrix - shift * eye, scale * spectrum.eigenvalues - shift
-    _, singular_values, _ = _svd(matrix)
+    # A scaled matrix has scaled singular values: only the shifted views, the updates, need their own.
+    singular_values = lax.cond(shift == 0, lambda: scale * spectrum.singular_values, lambda: _singular_values(matrix))
     eps = float(jnp.finfo(matrix.dtype).eps)
     out = measure_all(
         matrix,
@@ -242,6 +243,12 @@ def _closed_form(matrices: Array, view: tuple[Array, Array, Array]) -> dict[str,
     centre = jnp.where(shift == 0, scale, 0)
     deviation = frobenius(scale * matrices[index] - (shift + centre) * eye)
     return nulls.closed_form(centre, deviation, matrices.shape[-1])
+
+
+def _singular_values(matrix: Array) -> Array:
+    """Return the singular values, NaN for a matrix that is not finite: LAPACK must not see one."""
+    finite = jnp.all(jnp.isfinite(matrix))
+    return jnp.where(finite, jnp.linalg.svd(jnp.where(finite, matrix, 0), compute_uv=False), jnp.nan)
 
 
 def _svd(matrix: Array) -> tuple[Array, Array, Array]:
