@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 
 import jaxdyn
-from jaxdyn.measures import nulls
+from jaxdyn.measures import MEASURES, nulls
 from jaxdyn.pipeline import run as pipeline_run  # the module
 from jaxdyn.pipeline.settings import Settings, parse_layers
 from jaxdyn.pipeline.texts import hash_texts, read_texts
@@ -72,6 +72,13 @@ def test_excess_is_the_measure_less_its_null(root: xr.Dataset) -> None:
     assert np.all(root["henrici_normalized_null_sd"].sel(rung="N1") > 0)
     assert np.all(root["henrici_normalized_null_sd"].sel(rung="N0") == 0)
     assert np.all(np.isnan(root["kreiss_scaled_null"].sel(rung="N0")))
+
+
+def test_every_measure_says_what_n0_is_or_why_there_is_none(root: xr.Dataset) -> None:
+    for measure in MEASURES:
+        text = root[measure.name].attrs["null"]
+        missing = bool(np.all(np.isnan(root[f"{measure.name}_null"].sel(rung="N0"))))
+        assert missing == text.startswith("no closed form"), (measure.name, text)
 
 
 def test_n0_of_the_update_is_that_of_a_ginibre_matrix(root: xr.Dataset) -> None:

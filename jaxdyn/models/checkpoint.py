@@ -3,6 +3,7 @@
 Nothing that can run code is ever read: pickle files (.bin, .pt, .pth, .ckpt) are refused by name.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,14 +67,14 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         msg = f'weights: {index} has no "weight_map" from keys to file names; download it again'
         raise InputError(msg)
-    shards: dict[str, set[str] | None] = {name: set() for name in sorted(set(weight_map.values()))}
+    shards: dict[str, set[str]] = {name: set() for name in sorted(set(weight_map.values()))}
     for key, name in weight_map.items():
         if Path(name).name != name or not name.endswith(".safetensors"):
             msg = (
                 f"weights: {index} names {name!r}, allowed are safetensors files in the same folder; download it again"
             )
             raise InputError(msg)
-        shards[name].add(key)  # type: ignore[union-attr]
+        shards[name].add(key)
     missing = [name for name in shards if not (folder / name).is_file()]
     if missing:
         msg = f"weights: {index.name} names files that are not in {folder}: {', '.join(missing)}; download them"
@@ -81,7 +82,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     return _merge(folder, shards)
 
 
-def _merge(folder: Path, shards: dict[str, set[str] | None]) -> Checkpoint:
+def _merge(folder: Path, shards: Mapping[str, set[str] | None]) -> Checkpoint:
     shapes: dict[str, tuple[int, ...]] = {}
     files: dict[str, Path] = {}
     for name, promised in shards.items():

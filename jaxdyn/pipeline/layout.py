@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from jaxdyn.measures import MEASURES, Measure
+from jaxdyn.measures import MEASURES, Measure, nulls
 from jaxdyn.models.model import Model
 from jaxdyn.store import Coordinate, Schema, Variable
 
@@ -71,12 +71,13 @@ def has_product(settings: Settings, layers: tuple[int, ...]) -> bool:
 
 
 def measure_attributes(measure: Measure) -> dict[str, str]:
-    """Attributes of a measure: long name, units, formula id and definition."""
+    """Attributes of a measure: long name, units, formula id, definition, and N0's form or why there is none."""
     return {
         "long_name": measure.long_name,
         "units": measure.unit,
         "formula": measure.formula,
         "definition": measure.definition,
+        "null": measure.null or nulls.UNAVAILABLE[measure.name],
     }
 
 
