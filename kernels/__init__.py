@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .dispatch import describe, implementations
     from .eig.api import EigResult, eig, eigvals
     from .eig.from_schur import eigenvalues_from_schur, eigenvectors_from_schur
+    from .hessenberg.api import HessenbergResult, hessenberg
     from .resolvent.api import resolvent_norm
     from .schur.api import SchurResult, schur
     from .status import Status
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EigResult",
+    "HessenbergResult",
     "SchurResult",
     "Status",
     "cores",
@@ -30,6 +32,7 @@ __all__ = [
     "eigenvalues_from_schur",
     "eigenvectors_from_schur",
     "eigvals",
+    "hessenberg",
     "implementations",
     "orthogonality",
     "resolvent_norm",
@@ -41,6 +44,7 @@ __all__ = [
 
 _WHERE = {
     "EigResult": "eig.api",
+    "HessenbergResult": "hessenberg.api",
     "SchurResult": "schur.api",
     "Status": "status",
     "cores": "threads",
@@ -49,6 +53,7 @@ _WHERE = {
     "eigenvalues_from_schur": "eig.from_schur",
     "eigenvectors_from_schur": "eig.from_schur",
     "eigvals": "eig.api",
+    "hessenberg": "hessenberg.api",
     "implementations": "dispatch",
     "orthogonality": "certificate",
     "resolvent_norm": "resolvent.api",

@@ -61,6 +61,29 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
                 "to the host and decomposed there (the result stays on the host)"
             ),
         ),
+        Implementation(
+            name="xla",
+            module=".schur.xla",
+            platforms=PLATFORMS,
+            method="Householder Hessenberg reduction, shifted QR with a bulge in every active block, batch in step",
+            elsewhere="",
+        ),
+    ),
+    "hessenberg": (
+        Implementation(
+            name="lapack",
+            module=".hessenberg.lapack",
+            platforms=("cpu",),
+            method="LAPACK gehrd (blocked Householder reflectors)",
+            elsewhere="LAPACK runs on the host only; implementation='xla' runs everywhere",
+        ),
+        Implementation(
+            name="xla",
+            module=".hessenberg.xla",
+            platforms=PLATFORMS,
+            method="blocked Householder reflectors, batch in step",
+            elsewhere="",
+        ),
     ),
     "resolvent_norm": (
         Implementation(

@@ -11,7 +11,7 @@ from jaxdyn_kernels import dispatch
 
 
 def test_names_and_their_order():
-    assert jk.implementations("schur") == ("lapack",)
+    assert jk.implementations("schur") == jk.implementations("hessenberg") == ("lapack", "xla")
     assert jk.implementations("eig") == jk.implementations("eigvals") == jk.implementations("schur")
     assert jk.implementations("resolvent_norm") == ("xla",)
     with pytest.raises(ValueError, match="operation='svd' is unknown: use one of 'schur'"):
@@ -19,19 +19,22 @@ def test_names_and_their_order():
 
 
 def test_choice_by_platform():
-    assert dispatch.choose("schur", "cpu").name == "lapack"
-    assert dispatch.choose("schur", "tpu", "lapack").name == "lapack"
+    for operation in ("schur", "hessenberg"):
+        assert dispatch.choose(operation, "cpu").name == "lapack"
+        assert dispatch.choose(operation, "tpu", "lapack").name == "lapack"
+        for platform in ("cuda", "rocm", "tpu"):
+            assert dispatch.choose(operation, platform).name == "xla"
     for platform in dispatch.PLATFORMS:
         assert dispatch.choose("resolvent_norm", platform).name == "xla"
     with pytest.raises(
-        ValueError, match="implementation='cusolver' is unknown for 'schur': use one of 'lapack', or None"
+        ValueError, match="implementation='cusolver' is unknown for 'schur': use one of 'lapack', 'xla', or None"
     ):
         dispatch.choose("schur", "cuda", "cusolver")
 
 
 def test_unsupported_platform_names_each_reason_and_the_remedy(monkeypatch):
     other = dispatch.Implementation("other", ".none", ("tpu",), "another method", "it needs a TPU")
-    monkeypatch.setitem(dispatch.TABLE, "schur", (*dispatch.TABLE["schur"], other))
+    monkeypatch.setitem(dispatch.TABLE, "schur", (dispatch.TABLE["schur"][0], other))
     assert dispatch.choose("schur", "tpu").name == "other"
     with pytest.raises(NotImplementedError) as error:
         dispatch.choose("schur", "cuda")
@@ -65,25 +68,34 @@ def test_platforms_have_the_names_of_lowering():
 def test_describe_covers_every_operation_and_platform(monkeypatch):
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "3")
     rows = jk.describe()
-    assert len(rows) == 4 * len(dispatch.PLATFORMS)
+    assert len(rows) == 5 * len(dispatch.PLATFORMS)
     by = {(row.operation, row.platform): row for row in rows}
     assert by["schur", "cpu"].implementation == "lapack"
     assert "inside your own jit" in by["eig", "cpu"].note
     assert "3 BLAS threads (from the environment)" in by["eig", "cpu"].note
-    assert by["eig", "tpu"].implementation is None
-    assert "LAPACK runs on the host only" in by["eig", "tpu"].note
+    assert by["eig", "tpu"].implementation == by["hessenberg", "cuda"].implementation == "xla"
+    assert "shifted QR" in by["eig", "tpu"].note
     assert by["resolvent_norm", "tpu"].implementation == "xla"
-    assert [row.platform for row in jk.describe(("cuda",))] == ["cuda"] * 4
+    assert [row.platform for row in jk.describe(("cuda",))] == ["cuda"] * 5
+
+
+def test_describe_says_why_nothing_would_run(monkeypatch):
+    monkeypatch.setitem(dispatch.TABLE, "schur", dispatch.TABLE["schur"][:1])
+    (row,) = [row for row in jk.describe(("tpu",)) if row.operation == "eig"]
+    assert row.implementation is None
+    assert "LAPACK runs on the host only" in row.note
 
 
 @pytest.mark.parametrize("platform", ["cuda", "tpu"])
 def test_what_claims_to_run_everywhere_lowers_everywhere(platform):
-    """Back-substitution and resolvent norms: no host callback, no custom call of another platform."""
+    """Every operation: no host callback, no custom call of another platform, no float64 in the float32 path."""
     T = jax.ShapeDtypeStruct((2, 40, 40), jnp.float32)
     z = jax.ShapeDtypeStruct((5,), jnp.complex64)
 
     def everything(T, z):
-        return jk.eigenvalues_from_schur(T), jk.eigenvectors_from_schur(T, T), jk.resolvent_norm(T, z)
+        forms = jk.schur(T, implementation="xla"), jk.hessenberg(T, implementation="xla")
+        portrait = jk.eig(T, left=True, implementation="xla"), jk.eigvals(T, implementation="xla")
+        return forms, portrait, jk.eigenvectors_from_schur(T, T), jk.resolvent_norm(T, z)
 
     text = jax.jit(everything).trace(T, z).lower(lowering_platforms=(platform,)).as_text()
     assert "callback" not in text

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxdyn_kernels import Status, dispatch
-from jaxdyn_kernels.schur import api, lapack
+from jaxdyn_kernels.schur import api, lapack, xla
 
 from tests.assertions import assert_same_eigenvalues, assert_schur, lapack_eig, lapack_schur
 from tests.matrices import CLASSES, matrix, with_spectrum
@@ -225,13 +225,31 @@ def test_is_a_pytree_with_a_static_name():
     assert jax.tree.unflatten(structure, leaves).implementation == "lapack"
 
 
-def test_accelerators_have_no_schur_form_and_the_error_says_what_to_do(monkeypatch):
+def test_accelerators_take_the_implementation_that_runs_everywhere(monkeypatch):
     for platform in ("cuda", "rocm", "tpu"):
         monkeypatch.setattr(api, "platform_of", lambda A, platform=platform: platform)
-        with pytest.raises(
-            NotImplementedError, match=rf"'{platform}'.*LAPACK runs on the host.*implementation='lapack'"
-        ):
-            jk.schur(np.eye(2, dtype=np.float32))
-        forced = jk.schur(np.eye(2, dtype=np.float32), implementation="lapack")
-        assert forced.implementation == "lapack"
+        assert jk.schur(np.eye(2, dtype=np.float32)).implementation == "xla"
+        assert jk.schur(np.eye(2, dtype=np.float32), implementation="lapack").implementation == "lapack"
     assert dispatch.choose("schur", "cpu").name == "lapack"
+
+
+def test_no_convergence_of_the_iteration_is_a_status_of_that_matrix_alone(monkeypatch):
+    """With too few sweeps only the matrix that needs none comes through."""
+    monkeypatch.setattr(xla, "SWEEPS", 0)
+    A = np.stack([matrix("ginibre", 9, np.float32), np.eye(9, dtype=np.float32)])
+    result = api.certified_schur(jnp.asarray(A), implementation="xla")
+    assert result.status.tolist() == [Status.NOT_CONVERGED, Status.OK]
+    assert_all_nan(result, 0)
+    assert_schur(A[1], result.T[1], result.Q[1])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.complex64])
+def test_larger_matrices_converge_in_the_sweeps_that_are_stated(dtype, monkeypatch):
+    """3 n sweeps at most, a tenth of the limit, at an order that takes several panels of the Hessenberg reduction."""
+    n = 72
+    A = np.stack([matrix(name, n, dtype) for name in ("ginibre", "grcar", "clustered", "frank", "orthogonal")])
+    monkeypatch.setattr(xla, "SWEEPS", 3)
+    result = api.certified_schur(jnp.asarray(A), implementation="xla")
+    assert np.all(result.status == Status.OK)
+    for k in range(len(A)):
+        assert_schur(A[k], result.T[k], result.Q[k])

@@ -1,0 +1,1 @@
+"""Reduction to Hessenberg form by a unitary similarity."""
