@@ -42,9 +42,9 @@ def check_mesh(mesh: Mesh, rules: Rules | None) -> None:
         raise InputError(msg)
     absent = sorted({axis for axis in chosen.values() if axis is not None} - set(mesh.axis_names))
     if absent:
-        named = "the default rules split over" if rules is None else "rules: names"
+        named = "mesh: the default rules split over" if rules is None else "rules: the rules name"
         msg = (
-            f"mesh: {named} the mesh axis {absent[0]!r}, the mesh has {', '.join(map(repr, mesh.axis_names))}; name a "
+            f"{named} the mesh axis {absent[0]!r}, the mesh has {', '.join(map(repr, mesh.axis_names))}; name a "
             "mesh axis so, or give rules={logical axis: mesh axis}"
         )
         raise InputError(msg)
@@ -82,7 +82,9 @@ def shardings(
         for name, size in zip(_logical(path, len(shape)), shape, strict=True):
             axis = chosen.get(name) if name else None
             count = _units(arch, name, size)
-            fits = axis is not None and axis not in spec and count % mesh.shape[axis] == 0 and size % mesh.shape[axis] == 0
+            fits = (
+                axis is not None and axis not in spec and count % mesh.shape[axis] == 0 and size % mesh.shape[axis] == 0
+            )
             spec.append(axis if fits else None)
         found[path] = NamedSharding(automatic, PartitionSpec(*spec))
     return found

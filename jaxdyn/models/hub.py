@@ -1,7 +1,7 @@
 """Stage 1 of 7: a model of the Hugging Face hub, fetched in two steps: what describes it, then its weights.
 
-The library's own means apply: ``HF_ENDPOINT``, the token of ``HF_TOKEN`` or ``hf auth login``, its cache and resumed
-downloads, ``HF_HUB_OFFLINE``. Files are asked for by name, so that no code and no pickle file is ever downloaded, and
+The library's own means apply: ``HF_ENDPOINT``, the token of ``HF_TOKEN`` or ``hf auth login``, its cache, its
+retries, ``HF_HUB_OFFLINE``. Files are asked for by name, so that no code and no pickle file is ever downloaded, and
 a model that is not supported is refused before its weights are.
 """
 
@@ -59,7 +59,8 @@ def fetch_description(name: str, *, revision: str | None = None) -> tuple[Path, 
 def fetch_weights(name: str, folder: Path, commit: str) -> None:
     """Download the safetensors files of a model into the folder of its description, or find them there.
 
-    A download that was cut is resumed where it ended. A model without safetensors files is an ``InputError`` that names
+    A connection that is cut is taken up where it ended; where the library gives up (five attempts without a byte), the
+    files that are complete stay in the cache, and the next call fetches the rest. A model without safetensors files is an ``InputError`` that names
     the files it has instead.
     """
     at, files = _named(name, commit), _weight_files(folder)
@@ -137,7 +138,7 @@ def _ask(at: str, request: Callable[[], T]) -> T:
     except Exception as error:  # disk errors, and those of the HTTP client, which huggingface_hub does not name
         msg = (
             f"{at}: download failed ({type(error).__name__}: {_first_line(error)}); check the disk and the network, "
-            "then try again: it goes on where it ended"
+            "then try again: files that are complete are kept"
         )
         raise InputError(msg) from error
     raise InputError(msg)
@@ -153,5 +154,7 @@ def _first_line(error: Exception) -> str:
 
 def _status(error: errors.HfHubHTTPError) -> str:
     status = error.response.status_code
+    if status == 404:  # the hub's own come with a code that huggingface_hub knows
+        return f"{constants.ENDPOINT} does not answer as a Hugging Face hub does (status 404); correct HF_ENDPOINT"
     hint = "set HF_TOKEN to a token with access" if status in (401, 403) else "try again later"
     return f"the hub answered with status {status}; {hint}"

@@ -98,7 +98,7 @@ def read_tensor(path: Path, entry: Entry) -> np.ndarray:
     Memory: the tensor. ``DamagedFile`` where the file ends early, ``OSError`` where it cannot be read.
     """
     tensor = np.empty(entry.shape, NUMPY[entry.dtype])
-    rest = memoryview(tensor.reshape(-1).view(np.uint8))
+    rest = tensor.reshape(-1).view(np.uint8).data
     with path.open("rb", buffering=0) as file:
         file.seek(entry.start)
         while rest:
