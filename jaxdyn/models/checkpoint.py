@@ -66,7 +66,8 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     if (folder / SINGLE).is_file():
         return _merge(folder, {SINGLE: None})
     if not index.is_file():
-        msg = f"model: found {found_instead(folder)} in {folder}; need {SINGLE} or {INDEX}: convert the weights to safetensors"
+        found = found_instead(folder)
+        msg = f"model: found {found} in {folder}; need {SINGLE} or {INDEX}: convert the weights to safetensors"
         raise InputError(msg)
     shards = shards_of(index)
     missing = [name for name in shards if not (folder / name).is_file()]

@@ -60,8 +60,8 @@ def fetch_weights(name: str, folder: Path, commit: str) -> None:
     """Download the safetensors files of a model into the folder of its description, or find them there.
 
     A connection that is cut is taken up where it ended; where the library gives up (five attempts without a byte), the
-    files that are complete stay in the cache, and the next call fetches the rest. A model without safetensors files is an ``InputError`` that names
-    the files it has instead.
+    files that are complete stay in the cache, and the next call fetches the rest. A model without safetensors files is
+    an ``InputError`` that names the files it has instead.
     """
     at, files = _named(name, commit), _weight_files(folder)
     patterns = [glob.escape(file) for file in files]

@@ -1,8 +1,8 @@
 """Stage 1 of 7: a parameter built where it will live: on one device, or split over many, a piece at a time.
 
-The array is allocated on its devices first, as zeros; each tensor of the checkpoint is then cast and copied into its place in
-pieces of ``PIECE`` bytes, and a device gets the part of a piece that it holds. The host never has more than the tensor
-that is read and a few pieces.
+The array is allocated on its devices first, as zeros; each tensor of the checkpoint is then cast and copied into its
+place in pieces of ``PIECE`` bytes, and a device gets the part of a piece that it holds. The host never has more than
+the tensor that is read and a few pieces.
 """
 
 from functools import partial

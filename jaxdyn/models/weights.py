@@ -195,6 +195,16 @@ def assemble(
     return parameters.nest(flat), whole.hexdigest()
 
 
+def matched_keys(arch: Architecture, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
+    """Map the key of every tensor that the model uses, without the family's prefix, to the checkpoint's own key.
+
+    ``shapes`` has every tensor of the checkpoint; one ``InputError`` lists all that is missing, left over or of another
+    shape than the config says. A head that is tied to the embedding, and stored besides, is not used.
+    """
+    keys = _match(arch, shapes)
+    return {key: full for key, full in keys.items() if not (arch.tied_head and key == HEAD)}
+
+
 def _match(arch: Architecture, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
     """Map each table key to the checkpoint's key, or raise one error that lists all that does not fit."""
     family = FAMILIES[arch.family]

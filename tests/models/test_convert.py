@@ -43,7 +43,8 @@ def same(one, two):
 
 @pytest.mark.parametrize("family", TINY)
 @pytest.mark.parametrize(
-    ("stored", "kept"), [("float64", "float64"), ("float32", "float32"), ("float16", "float32"), ("bfloat16", "bfloat16")]
+    ("stored", "kept"),
+    [("float64", "float64"), ("float32", "float32"), ("float16", "float32"), ("bfloat16", "bfloat16")],
 )
 def test_a_copy_loads_as_its_source_does(source, tmp_path, family, stored, kept):
     folder = source(stored, family)
@@ -74,7 +75,8 @@ ids = np.arange(1, 20)[None]
 want = np.asarray(jaxdyn.load(copy, dtype="float64").logits(ids))
 for shape, names in (((4,), ("model",)), ((2, 2), ("data", "model"))):
     model = jaxdyn.load(copy, dtype="float64", mesh=jax.make_mesh(shape, names))
-    print(model.params["embed"]["tokens"].sharding.num_devices, tuple(model.params["blocks"]["mlp"]["up"].sharding.spec))
+    up = model.params["blocks"]["mlp"]["up"].sharding
+    print(up.num_devices, tuple(up.spec))
     assert np.abs(np.asarray(model.logits(ids)) - want).max() < 1e-13 * np.abs(want).max()
 """
     assert run(program.format(check), folder, tmp_path / "copy").count("4 (None, 'model', None)") == 2
@@ -108,7 +110,11 @@ def test_wrong_content(source, tmp_path):
     refused("is damaged: params/", largest, bytes(flipped))
     refused("is damaged: params/", largest, largest.read_bytes()[:100])
     refused("is of format 2, allowed 1", manifest, json.dumps(described | {"format": 2}).encode())
-    refused(r"does not say what jaxdyn convert writes \(weights_hash\)", manifest, json.dumps(described | {"weights_hash": 3}).encode())
+    refused(
+        r"does not say what jaxdyn convert writes \(weights_hash\)",
+        manifest,
+        json.dumps(described | {"weights_hash": 3}).encode(),
+    )
     refused(r"convert writes \(more\)", manifest, json.dumps(described | {"more": 3}).encode())
     refused("not valid JSON", manifest, b"{")
     layers = json.loads(config.read_text()) | {"num_hidden_layers": 2}
