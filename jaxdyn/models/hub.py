@@ -93,7 +93,9 @@ def _weight_files(folder: Path) -> list[str]:
 
 
 def _found_instead(name: str, commit: str) -> str:
-    return describe_unread(_ask(_named(name, commit), lambda: huggingface_hub.list_repo_files(name, revision=commit)))
+    return describe_unread(
+        _ask(_named(name, commit), lambda: huggingface_hub.HfApi().list_repo_files(name, revision=commit))
+    )
 
 
 class _Absent(InputError):

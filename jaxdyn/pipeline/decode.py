@@ -56,7 +56,9 @@ def decoded_directions(model: Model, block: Float[Array, "D D"]) -> xr.Dataset:
     directions = jnp.stack([left[:, :DIRECTIONS].T, right_h[:DIRECTIONS], turned[upper]])
     sizes = jnp.stack([values[:DIRECTIONS], values[:DIRECTIONS], jnp.abs(eigenvalues[upper])])
 
-    scores = token_scores(model.architecture, dict(model.params), directions.reshape(-1, block.shape[-1]))
+    # From the host, so that they go where the parameters are: these may be split over a mesh.
+    flat = jnp.asarray(np.asarray(directions).reshape(-1, block.shape[-1]))
+    scores = token_scores(model.architecture, dict(model.params), flat)
     scores = np.asarray(scores).reshape(len(KINDS), -1, scores.shape[-1])
     signed = np.stack([scores, -scores], axis=2)
     ids = np.argsort(-signed, axis=-1)[..., :TOKENS]

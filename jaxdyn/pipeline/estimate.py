@@ -30,10 +30,11 @@ from jaxdyn.models.architecture import Architecture
 from .settings import Settings
 
 PROBE = 256
-CUBIC = 1.3
-LINEAR = 1 / 300
-START = 15.0
+CUBIC = 2.0
+LINEAR = 1 / 200
+START = 20.0
 COMPILE = 25.0
+PROCESS = 1.1e9
 HOST_MATRICES = 24
 """Matrices (n, n) that the measurement of one Jacobian holds at once: Schur form, singular vectors, complex
 eigenvectors of both sides, their scaled copies, and what LAPACK works in."""
@@ -103,10 +104,11 @@ def estimate(arch: Architecture, work: Work, rates: Rates) -> dict[str, Any]:
 
     Returns
     -------
-    dict of plain values: "samples", "matrices" (decomposed, without the averages), "bytes" (weights, jacobians,
-    decompositions, total) and "seconds" (forward, jacobians, decompositions, averages, start, total; and
-    first_run_compilation, which is not in the total). Jacobians take 4 d^2 + d f numbers a sample of a unit;
-    decompositions `HOST_MATRICES` n^2 numbers a core and the running products 2 n^2 a sample and draw.
+    dict of plain values: "samples", "matrices" (decomposed, without the averages), "bytes" (process, weights,
+    jacobians, decompositions, total) and "seconds" (forward, jacobians, decompositions, averages, start, total; and
+    first_run_compilation, which is not in the total). The process itself takes ``PROCESS`` bytes (Python, jax, compiled
+    programs); Jacobians 4 d^2 + d f numbers a sample of a unit; decompositions ``HOST_MATRICES`` n^2 numbers a core
+    and kind, and the running products 2 n^2 a sample and round.
     """
     settings, n = work.settings, arch.width
     layers, kinds, rounds = len(settings.resolved_layers(arch)), len(settings.matrices), settings.draws + 1
@@ -130,6 +132,7 @@ def estimate(arch: Architecture, work: Work, rates: Rates) -> dict[str, Any]:
     size, weight = np.dtype(work.dtype).itemsize, jnp.dtype(work.weights_dtype).itemsize
     products = 2 * n * n * unit * rounds if "block" in settings.matrices else 0
     taken = {
+        "process": PROCESS,
         "weights": weight * sum(int(np.prod(shape)) for shape in parameters.shapes(arch).values()),
         "jacobians": size * unit * (4 * n * n + n * arch.ff_dim),
         "decompositions": size * (HOST_MATRICES * n * n * min(rates.cores, unit) * kinds + products),
