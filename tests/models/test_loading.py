@@ -57,6 +57,7 @@ import sys
 import jax, numpy as np
 import jaxdyn
 from jaxdyn.models import placement
+from jaxdyn.pipeline.decode import decoded_directions
 jax.config.update("jax_enable_x64", True)
 folder, piece = sys.argv[1], int(sys.argv[2])
 plain = jaxdyn.load(folder, dtype="float64")
@@ -84,6 +85,10 @@ for mesh, rules in (
     acts = jaxdyn.capture(model, jaxdyn.token_prompts(list(ids)))
     error = np.abs(np.asarray(jaxdyn.jacobian(model, acts, layer=1)) - jacobian).max() / np.abs(jacobian).max()
     assert error < 1e-12, error
+    block = jax.numpy.asarray(jacobian[0])
+    tables = [decoded_directions(one, block)["tokens"].values.tolist() for one in (plain, model)]
+    assert tables[0] == tables[1]
+    assert (plain.mesh, model.mesh) == (None, dict(mesh.shape))
 """
 
 
