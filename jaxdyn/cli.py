@@ -220,7 +220,7 @@ def models(
         return
     given.pop("revision", None)
     work = _work(given)
-    _configure(work.dtype, None if work.weights_dtype == work.dtype else work.weights_dtype)
+    _configure(work.dtype, weights_dtype)
     from .pipeline.estimate import measure_rates
 
     found = catalogue.describe(model, work, measure_rates(work.dtype), revision=revision)
@@ -256,7 +256,7 @@ def _work(given: dict[str, Any]):
     if "parts" in given:
         options["parts"] = tuple(part.strip() for part in given["parts"].split(","))
     dtype = given.get("dtype", "float32")
-    weights_dtype = given.get("weights-dtype", dtype)
+    weights_dtype = dtype if dtype == "float64" else given.get("weights-dtype", dtype)  # as analyze holds them
     return Work(Settings(**options), given.get("samples", 32), given.get("length", 128), dtype, weights_dtype)
 
 

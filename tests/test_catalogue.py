@@ -30,6 +30,16 @@ def test_the_families_are_those_of_the_parity_tests():
     assert {FAMILIES[name] for name in table["families"]} == set(FAMILIES.values())
 
 
+def test_a_head_that_is_stored_and_tied_is_not_counted(tmp_path):
+    hf, _ = TINY["llama"](tie_word_embeddings=True)
+    hf.save_pretrained(tmp_path)
+    work, file = Work(Settings(), 4, 16), tmp_path / "model.safetensors"
+    before = catalogue.describe(tmp_path, work, RATES)
+    tensors = load_file(file)
+    save_file(tensors | {"lm_head.weight": tensors["model.embed_tokens.weight"]}, file)
+    assert catalogue.describe(tmp_path, work, RATES) == before
+
+
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("family", TINY)
 def test_a_folder_is_described_without_being_loaded(tmp_path, monkeypatch, family, tied):
