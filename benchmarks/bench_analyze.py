@@ -34,7 +34,7 @@ def run(options: Any) -> Iterator[Row]:
     model, peer = jaxdyn.load(options.model), peer_analyze.load(options.model)
     texts = json.loads(texts_file.read_text())[:SAMPLES]
     found = prompts(model, texts_file, SAMPLES)
-    settings = Settings(parts=("block",), draws=0, kreiss=False, max_tokens=model.architecture.context)
+    settings = Settings(parts=("block",), draws=0, kreiss=False, max_tokens=model.architecture.context, unit=SAMPLES)
 
     with tempfile.TemporaryDirectory() as scratch:
         counter = iter(range(10**6))

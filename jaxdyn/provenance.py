@@ -4,6 +4,7 @@
 `provenance` adds what only informs: date, machine, cores, commit.
 """
 
+import functools
 import importlib
 import os
 import platform
@@ -52,7 +53,7 @@ def provenance(**extra) -> dict[str, object]:
         "system": platform.platform(),
         "cpu_count": os.cpu_count(),
         "device_count": jax.device_count(),
-        "commit": commit(),
+        "commit": _own_commit(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         **extra,
     }
@@ -69,6 +70,13 @@ def commit(root: Path = CHECKOUT) -> str | None:
         return None
 
 
+@functools.cache
+def _own_commit() -> str | None:
+    """Return the commit of this code, which a process loads once."""
+    return commit()
+
+
+@functools.cache
 def _blas():
     """Name, version and processor family of scipy's BLAS, which LAPACK on the CPU uses: last bits follow the family."""
     importlib.import_module("scipy.linalg")  # loads it
@@ -84,6 +92,7 @@ def _git(root, *arguments):
     return run.stdout.strip()
 
 
+@functools.cache
 def _version(name):
     try:
         return version(name)

@@ -196,6 +196,7 @@ def measure_all(
     right_h: Float[Array, "*batch m n"],
     condition: Float[Array, "*batch n"],
     backward_error: Float[Array, "*batch"],
+    abscissa: Float[Array, "*batch"] | None = None,
     top: int | None = None,
     kreiss: bool = True,
 ) -> dict[str, Float[Array, "*batch"]]:
@@ -213,6 +214,7 @@ def measure_all(
     left, right_h : (..., n, m) and (..., m, n), leading singular vectors of M - tI, t = tr M / n; m >= k.
     condition : (..., n), eigenvalue condition numbers in the order of the eigenvalues.
     backward_error : (...), norm(A Q - Q T)_F of the decomposition, not scaled.
+    abscissa : (...), the numerical abscissa of M where it is known: that of J - I is that of J less 1.
     top : k of self_alignment; default ceil(n/10).
     kreiss : whether to compute kreiss_scaled, the only measure that is not a by-product of the decomposition.
 
@@ -242,7 +244,7 @@ def measure_all(
         "symmetry_gap": nonnormality.symmetry_gap(matrix),
         "spectral_radius": eigen.spectral_radius(eigenvalues),
         "spectral_norm": nonnormality.spectral_norm(singular_values),
-        "numerical_abscissa": nonnormality.numerical_abscissa(matrix),
+        "numerical_abscissa": nonnormality.numerical_abscissa(matrix) if abscissa is None else abscissa,
         "eigenvector_condition": median,
         "eigenvector_condition_q90": ninth,
         "eigenvector_condition_max": largest,

@@ -5,13 +5,14 @@ interrupted.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from jaxdyn import spectra
 from jaxdyn.measures import MEASURES, nulls, pseudospectrum, surviving_energy, surviving_energy_split
@@ -19,7 +20,7 @@ from jaxdyn.models.model import Model
 from jaxdyn.store import Store
 
 from .decode import decoded_directions
-from .layout import RUNGS, measure_attributes
+from .layout import measure_attributes, rungs
 from .settings import Settings
 from .unit import Arrays, Measurer
 
@@ -51,7 +52,6 @@ def merged_means(store: Store, layer: int) -> tuple[np.ndarray, np.ndarray, int]
 
 def averaged_groups(
     store: Store,
-    root: xr.Dataset,
     model: Model,
     settings: Settings,
     layers: tuple[int, ...],
@@ -65,22 +65,24 @@ def averaged_groups(
     the product of the averaged blocks; "decoded": leading directions as tokens; "pseudospectra" where asked for.
     """
     kinds, arch = settings.matrices, model.architecture
-    measurer = Measurer(arch, settings, layers, np.array([root.sizes["sample"]]))
+    names = [measure.name for measure in MEASURES if measure.name in store.keys]
+    samples = store.read_all(["input_norm", "output_norm", "update_norm", *names])
+    measurer = Measurer(arch, settings, layers, np.array([samples["update_norm"].shape[-1]]))
     rows, energies, directions, grids = [], [], [], []
     for index, layer in enumerate(layers):
         mean, halves, count = merged_means(store, index)
-        norms = _mean_norms(root, settings, index)
+        norms = _mean_norms(samples, settings, index)
         arrays = measurer.measure(layer, mean[:, None], norms, tick)
         rows.append({name: value[:, 0] for name, value in arrays.items()})
-        energies.append(_energies(mean, halves, root, settings, index, count))
+        energies.append(_energies(mean, halves, samples, settings, index, count))
         if "block" in kinds:
             block = jnp.asarray(mean[kinds.index("block")])
             directions.append(decoded_directions(model, block))
             if layer in settings.pseudospectra:
                 grids.append(_grid(block))
     groups: dict[str, Any] = {
-        "mean": _portrait(rows, energies, root, settings, layers, ""),
-        "mean_relative": _portrait(rows, None, root, settings, layers, "relative/"),
+        "mean": _portrait(rows, energies, samples, settings, layers, ""),
+        "mean_relative": _portrait(rows, None, {}, settings, layers, "relative/"),
     }
     if cumulative := measurer.cumulative():
         groups["cumulative"] = _product_of_means(cumulative, arch.width)
@@ -95,10 +97,10 @@ def averaged_groups(
     return groups
 
 
-def _mean_norms(root: xr.Dataset, settings: Settings, layer: int) -> np.ndarray:
+def _mean_norms(samples: Arrays, settings: Settings, layer: int) -> np.ndarray:
     """Root mean square of the residual stream's norms over the samples, (P, 2, 1)."""
     parts = [settings.parts.index(_part_of(kind, settings)) for kind in settings.matrices]
-    sides = [root[name].values[parts, layer] for name in ("input_norm", "output_norm")]
+    sides = [samples[name][parts, layer] for name in ("input_norm", "output_norm")]
     return np.stack([np.sqrt(finite_mean(side**2))[..., None] for side in sides], axis=1)
 
 
@@ -115,17 +117,27 @@ def _part_of(kind: str, settings: Settings) -> str:
     return kind if kind in settings.parts else "update"
 
 
-def _energies(mean, halves, root, settings, layer, count) -> dict[str, np.ndarray]:
+def _energies(mean, halves, samples, settings, layer, count) -> dict[str, np.ndarray]:
     """Share of norm(A)^2 that survives averaging, for A = M - I, by part."""
-    eye = np.eye(mean.shape[-1], dtype=mean.dtype)
-    out: dict[str, list] = {"surviving_energy": [], "surviving_energy_split": []}
-    for part_index, part in enumerate(settings.parts):
-        kind = settings.matrices.index("block" if part == "update" else part)
-        square = jnp.asarray(finite_mean(root["update_norm"].values[part_index, layer] ** 2))
-        out["surviving_energy"].append(surviving_energy(jnp.asarray(mean[kind] - eye), square))
-        first, second = (jnp.asarray(half[kind] - eye) for half in halves)
-        out["surviving_energy_split"].append(surviving_energy_split(first, second, square))
-    return {name: np.asarray(jnp.stack(values)) for name, values in out.items()} | {"samples": np.asarray(count)}
+    squares = finite_mean(samples["update_norm"][:, layer] ** 2)
+    kinds = tuple(settings.matrices.index("block" if part == "update" else part) for part in settings.parts)
+    return {name: np.asarray(value) for name, value in _surviving(mean, halves, squares, kinds=kinds).items()} | {
+        "samples": np.asarray(count)
+    }
+
+
+@partial(jax.jit, static_argnames="kinds")
+def _surviving(
+    mean: Float[Array, "P n n"], halves: Float[Array, "2 P n n"], squares: Float[Array, " parts"], *, kinds: tuple
+) -> dict[str, Array]:
+    eye = jnp.eye(mean.shape[-1], dtype=mean.dtype)
+    update, (first, second) = mean - eye, halves - eye
+    both = [
+        (surviving_energy(update[kind], square), surviving_energy_split(first[kind], second[kind], square))
+        for kind, square in zip(kinds, squares, strict=True)
+    ]
+    whole, split = (jnp.stack(values) for values in zip(*both, strict=True))
+    return {"surviving_energy": whole, "surviving_energy_split": split}
 
 
 ENERGY_TEXT = {
@@ -135,10 +147,9 @@ ENERGY_TEXT = {
 }
 
 
-def _portrait(rows, energies, root, settings, layers, prefix) -> xr.Dataset:
+def _portrait(rows, energies, samples, settings, layers, prefix) -> xr.Dataset:
     """Measures of the averaged Jacobians beside the mean of the samples' measures."""
     data: dict[str, tuple] = {}
-    source = root if not prefix else None
     for measure in MEASURES:
         key = prefix + measure.name
         if key not in rows[0]:
@@ -146,11 +157,11 @@ def _portrait(rows, energies, root, settings, layers, prefix) -> xr.Dataset:
         attributes = measure_attributes(measure)
         stacked = np.stack([row[key] for row in rows], axis=1)
         data[measure.name] = (("part", "layer"), stacked, {**attributes, "of": "the averaged Jacobian"})
-        for suffix in ("null", "null_sd", "excess"):
+        for suffix in ("null", "null_sd", "excess") if settings.draws else ("null", "excess"):
             values = np.stack([row[f"{key}_{suffix}"] for row in rows], axis=1)
             data[f"{measure.name}_{suffix}"] = (("part", "layer", "rung"), values, attributes)
-        if source is not None:
-            mean = finite_mean(source[measure.name].values)
+        if measure.name in samples:
+            mean = finite_mean(samples[measure.name])
             data[f"{measure.name}_sample_mean"] = (("part", "layer"), mean, {**attributes, "of": "mean over samples"})
     if not prefix:
         for name in ("eigenvalues", "singular_values", "eigenvalues_null"):
@@ -162,7 +173,7 @@ def _portrait(rows, energies, root, settings, layers, prefix) -> xr.Dataset:
     for name, text in ENERGY_TEXT.items() if energies else ():
         values = np.stack([energy[name] for energy in energies], axis=-1)
         data[name] = (("part", "layer") if values.ndim == 2 else ("layer",), values, {"long_name": text, "units": "1"})
-    coordinates = {"part": list(settings.parts), "layer": list(layers), "rung": list(RUNGS)}
+    coordinates = {"part": list(settings.parts), "layer": list(layers), "rung": list(rungs(settings))}
     used = {dim for dims, *_ in data.values() for dim in dims}
     return xr.Dataset(data, {name: value for name, value in coordinates.items() if name in used})
 

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from jaxdyn import spectra
 from jaxdyn.models.architecture import Architecture
@@ -43,32 +43,32 @@ def decoded_directions(model: Model, block: Float[Array, "D D"]) -> xr.Dataset:
     the one opposite; `size` (kind, direction), the singular value of J - I or abs(lambda) of J. A complex eigenvector
     is turned to the phase in which its real part is largest. Without a tokenizer the tokens are ids.
     """
-    eye = jnp.eye(block.shape[-1], dtype=block.dtype)
-    left, values, right_h = jnp.linalg.svd(block - eye)
+    left, values, right_h = (np.asarray(x) for x in jnp.linalg.svd(block - np.eye(len(block), dtype=block.dtype)))
     spectrum = spectra.decompose(block, vectors=True)
     assert spectrum.right is not None
-    order = jnp.argsort(-jnp.abs(spectrum.eigenvalues))[: 2 * DIRECTIONS]
-    eigenvalues, vectors = spectrum.eigenvalues[order], spectrum.right[:, order].T
-    upper = np.flatnonzero(np.asarray(eigenvalues.imag >= 0))[:DIRECTIONS]
+    order = np.argsort(-np.abs(np.asarray(spectrum.eigenvalues)), kind="stable")[: 2 * DIRECTIONS]
+    eigenvalues, vectors = np.asarray(spectrum.eigenvalues)[order], np.asarray(spectrum.right)[:, order].T
+    upper = np.flatnonzero(np.imag(eigenvalues) >= 0)[:DIRECTIONS]
     upper = np.resize(upper, DIRECTIONS) if len(upper) else np.arange(DIRECTIONS)
-    phase = jnp.sqrt(jnp.sum(vectors**2, axis=-1, keepdims=True))
-    turned = (vectors * jnp.conj(phase / jnp.where(phase == 0, 1, jnp.abs(phase)))).real
-    directions = jnp.stack([left[:, :DIRECTIONS].T, right_h[:DIRECTIONS], turned[upper]])
-    sizes = jnp.stack([values[:DIRECTIONS], values[:DIRECTIONS], jnp.abs(eigenvalues[upper])])
+    phase = np.sqrt(np.sum(vectors**2, axis=-1, keepdims=True))
+    with np.errstate(invalid="ignore"):  # NaN of a block that failed stays NaN
+        turned = (vectors * np.conj(phase / np.where(phase == 0, 1, np.abs(phase)))).real
+    directions = np.stack([left[:, :DIRECTIONS].T, right_h[:DIRECTIONS], turned[upper]])
+    sizes = np.stack([values[:DIRECTIONS], values[:DIRECTIONS], np.abs(eigenvalues[upper])])
 
     # From the host, so that they go where the parameters are: these may be split over a mesh.
-    flat = jnp.asarray(np.asarray(directions).reshape(-1, block.shape[-1]))
+    flat = jnp.asarray(directions.reshape(-1, block.shape[-1]))
     scores = token_scores(model.architecture, dict(model.params), flat)
     scores = np.asarray(scores).reshape(len(KINDS), -1, scores.shape[-1])
     signed = np.stack([scores, -scores], axis=2)
     ids = np.argsort(-signed, axis=-1)[..., :TOKENS]
-    tokens = np.vectorize(lambda i: _token(model, int(i)), otypes=[object])(ids)
+    tokens = token_texts(model, ids)
     return xr.Dataset(
         {
             "tokens": (("kind", "direction", "sign", "token_rank"), tokens),
             "size": (
                 ("kind", "direction"),
-                np.asarray(sizes),
+                sizes,
                 {"long_name": "singular value of J - I, or abs(lambda)"},
             ),
         },
@@ -76,5 +76,9 @@ def decoded_directions(model: Model, block: Float[Array, "D D"]) -> xr.Dataset:
     )
 
 
-def _token(model: Model, token: int) -> str:
-    return str(token) if model.tokenizer is None else model.tokenizer.decode([token])
+def token_texts(model: Model, ids: Int[np.ndarray, "..."]) -> np.ndarray:
+    """Decode each token by itself, in an array of objects of the same shape; the id where there is no tokenizer."""
+    used, where = np.unique(ids, return_inverse=True)
+    tokenizer = model.tokenizer
+    texts = [str(token) if tokenizer is None else tokenizer.decode([int(token)]) for token in used]
+    return np.array(texts, dtype=object)[where].reshape(np.shape(ids))

@@ -13,9 +13,7 @@ import jaxdyn_kernels as jk
 import numpy as np
 
 
-def map_samples(
-    function: Callable[..., Any], samples: list[Any], tick: Callable[[], None], **static: Hashable
-) -> list[Any]:
+def map_samples(function: Callable[..., Any], samples: list[Any], tick: Callable[[], None], **static: Hashable) -> Any:
     """Apply a function to each sample on the host's cores, in order.
 
     Parameters
@@ -27,28 +25,28 @@ def map_samples(
 
     Returns
     -------
-    One pytree of numpy arrays a sample. The bits do not depend on how many cores there are: every BLAS call has one
-    thread. Memory: the temporaries of as many samples as there are cores.
+    The function's pytree, of numpy arrays (samples, ...). The bits do not depend on the number of cores: every BLAS
+    call has one thread. Memory: the results, and the temporaries of as many samples as there are cores.
     """
     leaves, structure = jax.tree.flatten(samples[0])
     shapes = tuple((np.shape(leaf), np.asarray(leaf).dtype) for leaf in leaves)
-    program = _compiled(function, structure, shapes, tuple(sorted(static.items())))
+    program, layout = _compiled(function, structure, shapes, tuple(sorted(static.items())))
     with jk.single_threaded_blas(), ThreadPoolExecutor(min(jk.cores(), len(samples))) as pool:
         pending = [pool.submit(_run, program, sample) for sample in samples]
         try:
-            results = []
+            vectors = []
             for future in pending:
-                results.append(future.result())
+                vectors.append(future.result())
                 tick()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return results
+    return layout.read({name: np.stack([one[name] for one in vectors]) for name in vectors[0]})
 
 
 def _run(program, sample):
-    flat, layout = program
-    return layout.read(jax.device_get(flat(sample)))
+    """Run and wait. Python does as little as it can here: while it works, the other threads cannot start theirs."""
+    return {name: np.asarray(vector) for name, vector in program(sample).items()}
 
 
 @dataclass(frozen=True)
@@ -66,12 +64,12 @@ class _Layout:
         return {name: jnp.concatenate(parts) for name, parts in joined.items()}
 
     def read(self, vectors: dict[str, np.ndarray]) -> Any:
-        """Take the vectors apart again."""
+        """Take the vectors (samples, ...) apart again."""
         start = dict.fromkeys(vectors, 0)
         leaves = []
         for shape, dtype in zip(self.shapes, self.dtypes, strict=True):
-            size = math.prod(shape)
-            leaves.append(vectors[dtype.name][start[dtype.name] : start[dtype.name] + size].reshape(shape))
+            size, rows = math.prod(shape), vectors[dtype.name]
+            leaves.append(rows[:, start[dtype.name] : start[dtype.name] + size].reshape(len(rows), *shape))
             start[dtype.name] += size
         return jax.tree.unflatten(self.structure, leaves)
 

@@ -9,10 +9,15 @@ from jaxdyn.models.model import Model
 from jaxdyn.store import Coordinate, Schema, Variable
 
 from . import products
+from .decode import token_texts
 from .samples import Samples
 from .settings import Settings
+from .spectral import make_plan, relative_measures
 
-RUNGS = ("N0", "N1")
+
+def rungs(settings: Settings) -> tuple[str, ...]:
+    """Rungs of the null ladder that the run computes."""
+    return nulls.RUNGS if settings.draws else nulls.RUNGS[:1]
 
 
 def make_schema(model: Model, settings: Settings, samples: Samples, layers: tuple[int, ...]) -> Schema:
@@ -29,7 +34,7 @@ def make_schema(model: Model, settings: Settings, samples: Samples, layers: tupl
         "part": len(settings.parts),
         "layer": len(layers),
         "sample": samples.count,
-        "rung": len(RUNGS),
+        "rung": len(rungs(settings)),
         "eig": width,
         "sv": width,
         "unit": samples.units,
@@ -44,11 +49,12 @@ def make_schema(model: Model, settings: Settings, samples: Samples, layers: tupl
     units = {"sample": samples.unit, "prompt_sample": samples.unit, "unit": 1}
     real = np.dtype(model.dtype).name
     measures = tuple(m for m in MEASURES if settings.kreiss or m.name != "kreiss_scaled")
-    relative = tuple(m for m in measures if m.name != "kreiss_scaled")
+    plan = make_plan(settings, product=False)
+    relative = tuple(m for m in measures if m.name in relative_measures(plan))
     variables = [
         *_portrait(real),
-        *_measures(real, measures, ""),
-        *_measures(real, relative, "relative"),
+        *_measures(real, measures, "", settings.draws),
+        *_measures(real, relative, "relative", settings.draws),
         *_units(real),
     ]
     if has_product(settings, layers):
@@ -104,7 +110,7 @@ def _portrait(real: str) -> list[Variable]:
     ]
 
 
-def _measures(real: str, measures: tuple[Measure, ...], group: str) -> list[Variable]:
+def _measures(real: str, measures: tuple[Measure, ...], group: str, draws: int) -> list[Variable]:
     dims = ("part", "layer", "sample")
     variables = []
     for measure in measures:
@@ -115,6 +121,8 @@ def _measures(real: str, measures: tuple[Measure, ...], group: str) -> list[Vari
             ("null_sd", "standard deviation over draws of the null"),
             ("excess", "measure less the mean under the null"),
         ):
+            if suffix == "null_sd" and not draws:
+                continue  # N0 is a closed form
             described = {**attributes, "long_name": f"{attributes['long_name']}: {text}"}
             variables.append(Variable(f"{name}_{suffix}", (*dims, "rung"), real, described, group))
     return variables
@@ -128,8 +136,11 @@ def _units(real: str) -> list[Variable]:
             real,
             {"long_name": "sum of the Jacobians over the unit's samples"},
             "units",
+            split=("layer",),
         ),
-        Variable("count", ("unit", "half", "layer"), "int32", {"long_name": "samples in each sum"}, "units"),
+        Variable(
+            "count", ("unit", "half", "layer"), "int32", {"long_name": "samples in each sum"}, "units", split=("layer",)
+        ),
     ]
 
 
@@ -164,14 +175,14 @@ def _cumulative(real: str, draws: int) -> list[Variable]:
 
 def _coordinates(model: Model, settings: Settings, samples: Samples, layers: tuple[int, ...]) -> list[Coordinate]:
     token = samples.token
-    text = [model.tokenizer.decode([int(t)]) for t in token] if model.tokenizer is not None else [""] * len(token)
+    text = [""] * len(token) if model.tokenizer is None else token_texts(model, token)
     depth = [layer - layers[0] + 1 for layer in layers]
     position = {"long_name": "0-based position in the prompt"}
     return [
         Coordinate("part", ("part",), list(settings.parts)),
         Coordinate("layer", ("layer",), list(layers), {"long_name": "block, 0-based; its input is the block's entry"}),
         Coordinate("sample", ("sample",), np.arange(samples.count)),
-        Coordinate("rung", ("rung",), list(RUNGS)),
+        Coordinate("rung", ("rung",), list(rungs(settings))),
         Coordinate("matrix", ("matrix",), list(settings.matrices)),
         Coordinate("depth", ("depth",), depth, {"long_name": "number of blocks in the product"}),
         Coordinate("prompt", ("sample",), samples.prompt.astype(np.int64), {"long_name": "index of the prompt"}),
@@ -197,7 +208,7 @@ def _attributes(model: Model, settings: Settings, samples: Samples) -> Mapping[s
         "articles": len(samples.prompts.lengths),
         "samples": samples.count,
         "bos": "yes" if samples.prompts.bos else "no",
-        "nulls": "N0, N1" if settings.draws else "N0",
+        "nulls": ", ".join(rungs(settings)),
         "null_draws": settings.draws,
         "seed": settings.seed,
         **({} if settings.truncate is None else {"truncate": settings.truncate}),

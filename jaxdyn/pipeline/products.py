@@ -75,11 +75,10 @@ def advance(
     return state, measured
 
 
-def stretching(states: list[propagate.Product]) -> dict[str, np.ndarray]:
+def stretching(states: propagate.Product) -> dict[str, np.ndarray]:
     """Finite-time stretching rates of S final products, (S, r), and the decimal digits kept in each singular value."""
-    stacked = jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(leaf) for leaf in leaves]), *states)
-    method = "jacobi" if states[0].left.shape[-2] <= JACOBI_WIDTH else "svd"
-    values, kept = _stretching(stacked._replace(factors=stacked.factors[0]), method=method)
+    method = "jacobi" if states.left.shape[-2] <= JACOBI_WIDTH else "svd"
+    values, kept = _stretching(states._replace(factors=states.factors[0]), method=method)
     return {"stretching_rate": np.asarray(values), "stretching_digits": np.asarray(kept)}
 
 

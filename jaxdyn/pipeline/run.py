@@ -117,13 +117,11 @@ def run(model: Model, texts: list[str], settings: Settings, *, out: Path, resume
                     _store_unit(store, unit, run_unit(model, settings, samples, layers, unit, tick))
         seconds["units"] = time.perf_counter() - clock
         clock = time.perf_counter()
-        root = open_results(store.path).load()
         with progress.stage("averaged blocks", len(layers)) as tick:
-            store.finish(averaged_groups(store, root, model, settings, layers, tick))
+            store.finish(averaged_groups(store, model, settings, layers, tick))
         seconds["averages"] = time.perf_counter() - clock
-    root = open_results(store.path)
-    kinds = [part for part in settings.parts if part != "update" or "block" not in settings.parts]
-    status = root["status"].sel(part=kinds).values
+    counted = [part != "update" or "block" not in settings.parts for part in settings.parts]
+    status = store.read_all(["status"])["status"][counted]
     failed = {Status(int(code)).name: int(np.sum(status == code)) for code in np.unique(status) if code != 0}
     return Outcome(store.path, samples.count, status.size, failed, seconds)
 

@@ -1,8 +1,9 @@
 """From one sample's Jacobians to its numbers: decompose once, read every part and metric off the same decomposition.
 
 The parts and metrics of a Jacobian M are *views* a M - b I of it: "block" is (1, 0), "update" (1, 1), and the relative
-metric scales by a = norm(input)/norm(output). They share the Schur form (scaled and shifted), the condition numbers and
-the singular vectors of M - tI; only their singular values are their own.
+metric scales by a = norm(input)/norm(output). They share the Schur form (scaled and shifted), the condition numbers,
+the numerical abscissa and the singular vectors of M - tI; only an update's singular values are its own. A view without
+a shift is not measured again in the relative metric: its gains are scaled, its other measures are the same numbers.
 
 The measured matrices and their null draws are rounds of one loop, and the views of a matrix rounds of another: null and
 measurement go through the same instructions, and the program stays small. It has no batch axes: LAPACK runs on the
@@ -18,20 +19,20 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from jaxdyn import propagate, spectra
-from jaxdyn.measures import MEASURES, kreiss_scaled, measure_all, nulls, participation_ratio
+from jaxdyn.measures import MEASURES, kreiss_scaled, measure_all, nonnormality, nulls, participation_ratio
 from jaxdyn.measures.arrays import frobenius, mean_trace
 
 from . import products
 from .settings import Settings
 
-METRICS = ("raw", "relative")
-NAMES = tuple(measure.name for measure in MEASURES)
+UNITS = {measure.name: measure.unit for measure in MEASURES}
 
 
 class View(NamedTuple):
-    """One part in one metric: the Jacobian number `index` of a sample, less `shift` times the identity."""
+    """One part in one metric: the Jacobian number `index` of a sample, scaled or not, less `shift` identities."""
 
-    metric: str
+    part: int
+    relative: bool
     index: int
     shift: int
 
@@ -41,7 +42,7 @@ class Plan(NamedTuple):
 
     Attributes
     ----------
-    views : metric by metric, part by part.
+    views : the raw ones, part by part, then the relative ones that are not multiples of the raw.
     draws, kreiss, truncate : as in `Settings`.
     block : index of the block's Jacobian, or None where no running product is kept.
     """
@@ -54,8 +55,8 @@ class Plan(NamedTuple):
 
     @property
     def parts(self) -> int:
-        """Parts a metric: the raw views come first."""
-        return len(self.views) // len(METRICS)
+        """Number of parts: as many views are raw."""
+        return sum(not view.relative for view in self.views)
 
 
 class Inputs(NamedTuple):
@@ -82,11 +83,11 @@ class Inputs(NamedTuple):
 def make_plan(settings: Settings, *, product: bool) -> Plan:
     """Return the plan of a run."""
     kinds = settings.matrices
-    views = tuple(
-        View(metric, kinds.index("block" if part == "update" else part), int(part == "update"))
-        for metric in METRICS
-        for part in settings.parts
-    )
+    raw = [
+        View(position, False, kinds.index("block" if part == "update" else part), int(part == "update"))
+        for position, part in enumerate(settings.parts)
+    ]
+    views = (*raw, *(view._replace(relative=True) for view in raw if view.shift))
     block = kinds.index("block") if product else None
     return Plan(views, settings.draws, settings.kreiss, settings.truncate, block)
 
@@ -106,6 +107,8 @@ def measure_sample(inputs: Inputs, *, plan: Plan) -> tuple[dict[str, Array], dic
     trace = mean_trace(inputs.matrices)
     deviation = lax.map(lambda pair: _singular_values(pair[0] - pair[1] * eye), (inputs.matrices, trace))
 
+    keep_product = plan.block is not None
+
     def one_round(state: tuple[Array, propagate.Product | None]):
         """Round 0 measures the matrices themselves, round k > 0 their draw k - 1."""
         number, product = state
@@ -113,7 +116,7 @@ def measure_sample(inputs: Inputs, *, plan: Plan) -> tuple[dict[str, Array], dic
         if plan.draws:
             draw = jnp.maximum(number - 1, 0)
             drawn = nulls.n1_matrices(
-                jax.random.key(inputs.seed), deviation, trace, inputs.ids, draws=1, first_draw=draw, full=True
+                jax.random.key(inputs.seed), deviation, trace, inputs.ids, draws=1, first_draw=draw, full=keep_product
             )
             matrices = jnp.where(number == 0, matrices, drawn.matrix[:, 0])
         pieces = lax.map(_take_apart, matrices)
@@ -128,7 +131,7 @@ def measure_sample(inputs: Inputs, *, plan: Plan) -> tuple[dict[str, Array], dic
         return found, cumulative, product, single
 
     states = None
-    if plan.block is not None:
+    if keep_product:
         states = jax.tree.map(lambda leaf: leaf[None], inputs.product)
         if plan.draws:
             states = jax.tree.map(lambda own, null: jnp.concatenate([own, null]), states, inputs.null_products)
@@ -147,23 +150,26 @@ def measure_sample(inputs: Inputs, *, plan: Plan) -> tuple[dict[str, Array], dic
 
 
 class Pieces(NamedTuple):
-    """What all views of one matrix share: its spectrum, and the singular vectors of M - tI."""
+    """What all views of one matrix share: spectrum, numerical abscissa, and the singular vectors of M - tI."""
 
     matrix: Float[Array, "*P n n"]
     spectrum: spectra.Spectrum
+    abscissa: Float[Array, "*P"]
     left: Float[Array, "*P n n"]
     right_h: Float[Array, "*P n n"]
 
 
 def _take_apart(matrix: Array) -> Pieces:
     left, _, right_h = _svd(matrix - mean_trace(matrix) * jnp.eye(matrix.shape[-1], dtype=matrix.dtype))
-    return Pieces(matrix, spectra.decompose(matrix, vectors=True, implementation="lapack"), left, right_h)
+    spectrum = spectra.decompose(matrix, vectors=True, implementation="lapack")
+    abscissa = nonnormality.numerical_abscissa(matrix, norm=spectrum.singular_values[0])
+    return Pieces(matrix, spectrum, abscissa, left, right_h)
 
 
 def _view_table(plan: Plan, ratio: Array) -> tuple[Array, Array, Array]:
     """Index, scale a and shift b of every view, as data."""
     index = jnp.asarray([view.index for view in plan.views])
-    relative = jnp.asarray([view.metric == "relative" for view in plan.views])
+    relative = jnp.asarray([view.relative for view in plan.views])
     shift = jnp.asarray([view.shift for view in plan.views], ratio.dtype)
     return index, jnp.where(relative, ratio[index], 1), shift
 
@@ -195,6 +201,7 @@ def _measure_view(pieces: Pieces, view: tuple[Array, Array, Array]) -> dict[str,
         right_h=piece.right_h,
         condition=spectrum.condition,
         backward_error=scale * spectrum.residual * n * eps * frobenius(piece.matrix),
+        abscissa=scale * piece.abscissa - shift,
         kreiss=False,
     )
     return out | {
@@ -209,31 +216,54 @@ def _measure_view(pieces: Pieces, view: tuple[Array, Array, Array]) -> dict[str,
 
 
 def _arrays(found: dict[str, Array], inputs: Inputs, ratio: Array, plan: Plan) -> dict[str, Array]:
-    """Name the rounds' arrays (rounds, views, ...) as the store does, with N0 and N1 along the last axis."""
+    """Name the rounds' arrays (rounds, views, ...) as the store does."""
     closed = lax.map(lambda view: _closed_form(inputs.matrices, view), _view_table(plan, ratio))
     parts, out = plan.parts, {}
-    for position, metric in enumerate(METRICS):
-        rows = slice(position * parts, (position + 1) * parts)
-        for name, value in found.items():
-            measured = value[0, rows]
-            if metric != "raw" and name == "kreiss_scaled":
-                continue
-            if name not in NAMES:
-                out |= {name: measured} if metric == "raw" else {}
-                continue
-            key = name if metric == "raw" else f"{metric}/{name}"
-            n0 = closed[name][rows].astype(value.dtype)
-            mean = sd = jnp.full_like(n0, jnp.nan)
-            if plan.draws:
-                mean, sd = nulls.summarise(jnp.moveaxis(value[1:, rows], 0, -1))
-            out[key] = measured
-            out[f"{key}_null"] = jnp.stack([n0, mean], axis=-1)
-            out[f"{key}_null_sd"] = jnp.stack([jnp.where(jnp.isnan(n0), jnp.nan, 0), sd], axis=-1)
-            out[f"{key}_excess"] = measured[..., None] - out[f"{key}_null"]
+    for name, value in found.items():
+        if name not in UNITS:
+            out[name] = value[0, :parts]
+            continue
+        arrays = _beside_nulls(name, value, closed[name][: value.shape[1]], plan)
+        out |= {key: array[:parts] for key, array in arrays.items()}
+        if name in relative_measures(plan):
+            out |= {f"relative/{key}": _relative(UNITS[name], array, ratio, plan) for key, array in arrays.items()}
     if plan.draws:
         out["eigenvalues_null"] = found["eigenvalues"][1, :parts]
     where = jnp.asarray([view.index for view in plan.views[:parts]])
     return out | {"input_norm": inputs.norms[where, 0], "output_norm": inputs.norms[where, 1]}
+
+
+def relative_measures(plan: Plan) -> tuple[str, ...]:
+    """Names of the measures that are stored in the relative metric: the gains, and all where there is an update.
+
+    The Kreiss constant is left out: it is dear, and does not change with the scale of a block.
+    """
+    shifted = any(view.shift for view in plan.views)
+    return tuple(name for name, unit in UNITS.items() if (shifted or unit == "gain") and name != "kreiss_scaled")
+
+
+def _beside_nulls(name: str, value: Array, n0: Array, plan: Plan) -> dict[str, Array]:
+    """One measure (views,) with N0 and, where it was drawn, N1 along the last axis, from its rounds (rounds, views)."""
+    n0 = n0.astype(value.dtype)
+    if not plan.draws:
+        return {name: value[0], f"{name}_null": n0[..., None], f"{name}_excess": (value[0] - n0)[..., None]}
+    mean, sd = nulls.summarise(jnp.moveaxis(value[1:], 0, -1))
+    null = jnp.stack([n0, mean], axis=-1)
+    return {
+        name: value[0],
+        f"{name}_null": null,
+        f"{name}_null_sd": jnp.stack([jnp.where(jnp.isnan(n0), jnp.nan, 0), sd], axis=-1),
+        f"{name}_excess": value[0, :, None] - null,
+    }
+
+
+def _relative(unit: str, array: Array, ratio: Array, plan: Plan) -> Array:
+    """Return the parts of one array (views, ...) in the relative metric, the unshifted ones by their scale."""
+    rows, own = [], iter(range(plan.parts, len(plan.views)))
+    for view in plan.views[: plan.parts]:
+        scaled = array[view.part] * (ratio[view.index] if unit == "gain" else 1)
+        rows.append(array[next(own)] if view.shift else scaled)
+    return jnp.stack(rows)
 
 
 def _closed_form(matrices: Array, view: tuple[Array, Array, Array]) -> dict[str, Array]:

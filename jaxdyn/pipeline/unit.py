@@ -47,7 +47,7 @@ class Measurer:
         self._arch, self._settings, self._members = arch, settings, members
         self._product = has_product(settings, layers)
         self._plan = make_plan(settings, product=self._product)
-        self._states: list[tuple] | None = None
+        self._states: Any = None
         self._cumulative: list[Arrays] = []
 
     def measure(
@@ -56,23 +56,23 @@ class Measurer:
         """Return one layer's arrays by store key, (parts, S, ...); `tick` is called after each sample."""
         kinds = len(self._settings.matrices)
         ids: Any = ((self._members * self._arch.layers + layer)[:, None] * kinds + np.arange(kinds)).astype(np.int32)
-        states = self._states or [self._fresh(matrices.dtype)] * len(self._members)
+        count = len(self._members)
+        fresh = self._fresh(matrices.dtype) if self._states is None else None
         seed: Any = np.asarray(self._settings.seed, np.uint32)
-        inputs = [
-            Inputs(cast(Any, matrices[:, s]), cast(Any, norms[:, :, s]), ids[s], seed, *states[s])
-            for s in range(len(self._members))
-        ]
-        results = map_samples(measure_sample, inputs, tick, plan=self._plan)
-        self._states = [(product, null) for _, _, product, null in results]
-        self._cumulative.append({name: np.stack([r[1][name] for r in results]) for name in results[0][1]})
-        return {key: np.stack([r[0][key] for r in results], axis=1) for key in results[0][0]}
+        inputs = []
+        for s in range(count):
+            state = fresh or jax.tree.map(lambda leaf, s=s: leaf[s], self._states)
+            inputs.append(Inputs(cast(Any, matrices[:, s]), cast(Any, norms[:, :, s]), ids[s], seed, *state))
+        arrays, cumulative, *states = map_samples(measure_sample, inputs, tick, plan=self._plan)
+        self._states = tuple(states)
+        self._cumulative.append(cumulative)
+        return {key: np.moveaxis(value, 0, 1) for key, value in arrays.items()}
 
     def cumulative(self) -> Arrays:
         """Return the measures of the running products (S, depth), and the rates of the last (S, r); or nothing."""
         if not self._product or self._states is None:
             return {}
-        states = [product for product, _ in self._states]
-        return products.with_laws(self._cumulative, self._arch.width) | products.stretching(states)
+        return products.with_laws(self._cumulative, self._arch.width) | products.stretching(self._states[0])
 
     def _fresh(self, dtype: np.dtype) -> tuple:
         """Products of no factors."""
@@ -102,16 +102,18 @@ def run_unit(
 
     contexts = _embed(arch, model.params, jnp.asarray(ids))
     for layer in range(layers[-1] + 1):
-        weights = decoder.layer_weights(model.params, layer)
+        weights, before = decoder.layer_weights(model.params, layer), contexts
         if layer in layers:
             matrices, norms = _jacobians(
-                arch, settings.request, settings.matrices, weights, contexts, jnp.asarray(row), jnp.asarray(position)
+                arch, settings.request, settings.matrices, weights, before, jnp.asarray(row), jnp.asarray(position)
             )
+        if layer < layers[-1]:  # started now, it runs beside the measuring of this layer
+            contexts = _advance(arch, weights, before, jnp.asarray(lengths))
+        if layer in layers:
             arrays = measurer.measure(layer, np.asarray(matrices)[:, :kept], np.asarray(norms)[..., :kept], tick)
             sums, counts = _half_sums(matrices, jnp.asarray(weight))
             arrays["units/jacobian_sum"], arrays["units/count"] = np.asarray(sums)[None], np.asarray(counts)[None]
             yield layers.index(layer), arrays
-        contexts = _advance(arch, weights, contexts, jnp.asarray(lengths))
     if cumulative := measurer.cumulative():
         yield None, {f"cumulative/{name}": value for name, value in cumulative.items()}
 

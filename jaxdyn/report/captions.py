@@ -16,13 +16,13 @@ OPERATORS = {
 }
 RUNGS = {
     "N0": "N0 (closed form for the dimension)",
-    "N1": "N1 (t I + U S V: trace t and singular values S of M - t I kept, U and V random)",
+    "N1": "N1 (t I + U S V: t = tr M / n and the singular values S of M - t I kept, U and V random)",
 }
 ENERGIES = {
     "surviving_energy_split": "tr(mean₁ Aᵀ mean₂ A) / mean norm(A)² of two halves of the articles",
     "surviving_energy": "norm(mean A)² / mean norm(A)²",
 }
-NO_N1 = "N1 was not computed, so nothing here speaks of structure beyond trace and singular values."
+NO_N1 = "N1 was not computed, so nothing here speaks of structure beyond the mean scaling t and the singular values."
 UNKNOWN = "not recorded"
 
 

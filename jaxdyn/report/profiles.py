@@ -95,10 +95,12 @@ def profile(root: xr.Dataset, measure: str, part: str) -> Profile:
     mean, low, high = _interval(values, np.asarray(root["article"].values))
     nulls = {}
     for rung in root["rung"].values.tolist() if f"{measure}_null" in root else []:
-        parts = (
-            _mean(_by_layer(selected[f"{measure}_{kind}"].sel(rung=rung))) for kind in ("null", "null_sd", "excess")
+        mean_null, excess = (
+            _mean(_by_layer(selected[f"{measure}_{kind}"].sel(rung=rung))) for kind in ("null", "excess")
         )
-        null = Null(*parts)
+        drawn = f"{measure}_null_sd" in root  # a closed form alone has no spread
+        sd = _mean(_by_layer(selected[f"{measure}_null_sd"].sel(rung=rung))) if drawn else np.zeros_like(mean_null)
+        null = Null(mean_null, sd, excess)
         if np.isfinite(null.mean).any():
             nulls[rung] = null
     return Profile(

@@ -3,8 +3,8 @@
 The store is a Zarr 3 group that xarray opens. Three rules make it safe to kill:
 
 1. It is built in a folder beside its final name and renamed into place: it exists whole or not at all.
-2. Units own their chunk files. `Store.commit` first makes a unit's chunks durable (fsync of files and folders), then
-   writes the unit's chunk of the variable `done(sample)` by an atomic rename: that chunk is the unit's marker.
+2. Units own their chunk files. `Store.write` comes back when a unit's chunks are durable; `Store.commit` then writes
+   the unit's chunk of the variable `done(sample)` by an atomic rename: that chunk is the unit's marker.
 3. The root's metadata are consolidated and replaced in one rename, so readers never list folders and never see the
    traces of an interrupted write.
 

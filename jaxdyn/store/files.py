@@ -1,8 +1,7 @@
-"""Stage 6 of 7: the Zarr files under a store, and what makes them safe: built aside, synced, renamed, errors named.
+"""Stage 6 of 7: the files of a store that are not numbers, and what makes them safe: synced, renamed, errors named.
 
-zarr writes each file under a temporary name and renames it (since 3.1.3), so a chunk or a metadata file is whole or
-absent. Durability is ours: `sync_files` flushes the files and their folders. Chunk names are flat (`c.0.3`), one folder
-an array, which keeps that cheap.
+Groups and text are written by zarr, each file under a temporary name that it renames, so a file is whole or absent;
+`sync_files` makes them durable. The numbers are in `arrays.py`.
 
 The root carries a copy of all metadata below it ("consolidated", as zarr writes it), so that a store opens in one read
 and without a warning. That copy is not in the Zarr 3 specification yet: other readers ignore it and list the folders.
@@ -10,10 +9,9 @@ and without a warning. That copy is not in the Zarr 3 specification yet: other r
 
 import contextlib
 import errno
-import itertools
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -23,89 +21,67 @@ import zarr
 
 from jaxdyn.errors import InputError
 
+from . import arrays
 from .schema import chunk_shape, fill_of
+
+Metadata = dict[str, dict[str, Any]]
+"""Zarr 3 metadata of groups and arrays, by path."""
 
 FORMAT = 1
 """Layout of the store; a store of another format is refused, not guessed at."""
-
-KEEP_ALL: Any = {"write_empty_chunks": True}
-"""A chunk equal to the fill value is written too: zarr's test of equality takes -0.0 for 0.0."""
 
 
 class StoreError(InputError):
     """The store cannot be created, opened, resumed or written; what was written before stays readable."""
 
 
-def new_array(
-    group: zarr.Group,
-    name: str,
-    dims: Sequence[str],
-    shape: Sequence[int],
-    dtype: str,
-    *,
-    units: Mapping[str, int],
-    attrs: Mapping[str, Any],
-    fill: object = None,
-    compressors: Any = "auto",
-    overwrite: bool = False,
-) -> zarr.Array:
-    """Create one array with dimension names, flat chunk names and the fill of its dtype."""
-    text = dtype == "str"
-    itemsize = 32 if text else np.dtype(dtype).itemsize
-    return group.create_array(
+def put_text(group: zarr.Group, name: str, dims: Sequence[str], values: Any, attrs: Mapping[str, Any]) -> None:
+    """Create (or replace) an array of variable-length strings and write it whole."""
+    values = np.asarray(values)
+    array = group.create_array(
         name,
-        shape=tuple(shape),
-        dtype=str if text else np.dtype(dtype),
-        chunks=chunk_shape(shape, dims, units, itemsize),
-        fill_value=fill_of(dtype, fill),
+        shape=values.shape,
+        dtype=str,
+        chunks=chunk_shape(values.shape, dims, {}, itemsize=32),
+        fill_value=fill_of("str"),
         dimension_names=tuple(dims),
         attributes=dict(attrs),
         chunk_key_encoding={"name": "default", "separator": "."},
-        compressors=compressors,
-        config=KEEP_ALL,
-        overwrite=overwrite,
+        overwrite=True,
     )
+    array[...] = values.astype(object)
 
 
-def put_array(group: zarr.Group, name: str, dims: Sequence[str], values: Any, attrs: Mapping[str, Any]) -> None:
-    """Create (or replace) an array and write it whole; text of any kind becomes variable-length strings."""
-    values = np.asarray(values)
-    text = values.dtype.kind in "UOT"
-    dtype = "str" if text else values.dtype.name
-    array = new_array(group, name, dims, values.shape, dtype, units={}, attrs=attrs, overwrite=True)
-    array[...] = values.astype(object) if text else values
-
-
-def open_array(path: Path) -> zarr.Array:
-    """Open one array for writing."""
-    return zarr.open_array(path, mode="r+").with_config(KEEP_ALL)
-
-
-def chunk_files(path: Path, array: zarr.Array, index: tuple[int | slice, ...]) -> Iterator[Path]:
-    """Files of the chunks that a region of whole or part chunks touches."""
-    ranges = []
-    for i, length, chunk in zip(index, array.shape, array.chunks, strict=True):
-        start, stop, _ = i.indices(length) if isinstance(i, slice) else (i, i + 1, 1)
-        ranges.append(range(start // chunk, -(-stop // chunk)))
-    for numbers in itertools.product(*ranges):
-        yield path / array.metadata.encode_chunk_key(numbers)
+def put_arrays(group: zarr.Group, folder: Path, items: Iterable[tuple[str, Sequence[str], Any, Mapping]]) -> Metadata:
+    """Create (or replace) arrays (name, dims, values, attributes) in a group at `folder`, durably; return metadata."""
+    numbers, described, texts = [], {}, []
+    for name, dims, given, attrs in items:
+        values = np.asarray(given)
+        if values.dtype.kind in "UOT":
+            put_text(group, name, dims, values, attrs)
+            texts.append(name)
+        else:
+            described[name] = arrays.metadata(dims, values.shape, values.dtype.name, units={}, attrs=attrs)
+            numbers.append((arrays.create(folder / name, described[name], replace=True), values))
+    opened = arrays.results(future for future, _ in numbers)
+    arrays.results([array.write(values) for array, (_, values) in zip(opened, numbers, strict=True)])
+    sync_files({file for name in texts for file in (folder / name).iterdir()})
+    return described | {name: json.loads((folder / name / "zarr.json").read_text()) for name in texts}
 
 
 def sync_files(files: set[Path]) -> None:
     """Make files, and the folders that name them, durable."""
+    if not files:
+        return
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(_sync, sorted(files)))
         list(pool.map(_sync, sorted({file.parent for file in files})))
 
 
-def files_of(places: set[Path]) -> set[Path]:
-    """Return the files among the places, and all files below the folders among them."""
-    return {file for place in places for file in (place.rglob("*") if place.is_dir() else [place]) if file.is_file()}
-
-
-def sync_tree(folder: Path) -> None:
-    """Make a folder and all it holds durable."""
-    sync_files(files_of({folder}))
+def sync_groups(folder: Path, groups: Iterable[str]) -> None:
+    """Make a store's groups durable: their metadata, the entries of their folders and of the folder above the store."""
+    sync_files({folder / name / "zarr.json" for name in groups})
+    _sync(folder)
     _sync(folder.parent)
 
 
@@ -118,21 +94,28 @@ def write_durably(file: Path, content: bytes) -> None:
     _sync(file.parent)
 
 
-def mark(folder: Path, array: zarr.Array, unit: int) -> None:
-    """Write a unit's chunk of `done`, whose chunks are uncompressed bytes: true for every sample of the unit."""
-    write_durably(folder / array.metadata.encode_chunk_key((unit,)), np.ones(array.chunks, bool).tobytes())
+def consolidate(folder: Path, attributes: Mapping[str, Any], below: Metadata) -> None:
+    """Replace the root's metadata in one rename: its attributes, updated, and its copy of the metadata below.
 
-
-def consolidate(folder: Path, attributes: Mapping[str, Any]) -> None:
-    """Replace the root's metadata in one rename: its attributes, updated, and a copy of all metadata below."""
+    `below` holds what is new or changed, by path inside the store.
+    """
     root = json.loads((folder / "zarr.json").read_text())
+    before = root.get("consolidated_metadata", {}).get("metadata", {})
     root["attributes"] = {**root["attributes"], **attributes}
+    merged = {**before, **below}
+    for above in {parent.as_posix() for path in below for parent in Path(path).parents} - {".", *merged}:
+        merged[above] = json.loads((folder / above / "zarr.json").read_text())
     root["consolidated_metadata"] = {
         "kind": "inline",
         "must_understand": False,
-        "metadata": dict(_metadata_below(folder, "")),
+        "metadata": dict(sorted(merged.items())),
     }
-    write_durably(folder / "zarr.json", json.dumps(root, indent=2).encode())
+    write_durably(folder / "zarr.json", json.dumps(root).encode())
+
+
+def group_metadata(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Metadata of a group."""
+    return {"attributes": dict(attributes), "zarr_format": 3, "node_type": "group"}
 
 
 def root_attributes(path: Path) -> dict[str, Any]:
@@ -181,16 +164,6 @@ _ADVICE = {
     errno.ENOTDIR: _RIGHTS,
     errno.EEXIST: _RIGHTS,
 }
-
-
-def _metadata_below(folder, prefix):
-    """Pairs (path inside the store, content of its zarr.json), skipping folders that an interrupted write left."""
-    for child in sorted(folder.iterdir()):
-        if (child / "zarr.json").is_file():
-            metadata = json.loads((child / "zarr.json").read_text())
-            yield prefix + child.name, metadata
-            if metadata["node_type"] == "group":
-                yield from _metadata_below(child, f"{prefix}{child.name}/")
 
 
 def _sync(path):

@@ -7,16 +7,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import xarray as xr
 import zarr
 
-from . import files
+from . import arrays, files
 from .files import FORMAT, StoreError, reported, root_attributes
-from .schema import Schema
+from .schema import Schema, Variable
 from .writer import Store, with_coordinates
 
-DONE = {"long_name": "sample is written", "description": "false: the run stopped before it; values may be fill values"}
+DONE = Variable(
+    "done",
+    ("sample",),
+    "bool",
+    {"long_name": "sample is written", "description": "false: the run stopped before it; values may be fill values"},
+)
 
 
 @dataclass(frozen=True)
@@ -79,9 +83,8 @@ def create(path: str | Path, schema: Schema, settings: Mapping, *, provenance: M
         shutil.rmtree(build, ignore_errors=True)
         try:
             _build(build, schema, attributes)
-            files.sync_tree(build)
             os.rename(build, path)
-            files.sync_tree(path)
+            files.sync_groups(path, [])
         finally:
             shutil.rmtree(build, ignore_errors=True)
     return Store(path)
@@ -105,7 +108,7 @@ def open_for_resume(path: str | Path, settings: Mapping) -> "Store":
         )
         raise StoreError(msg)
     with reported(path, "open"):
-        for leftover in path.rglob("*.partial"):
+        for leftover in (*path.rglob("*.partial"), *path.rglob(f"*{arrays.LOCK}")):
             leftover.unlink()
     return Store(path)
 
@@ -115,7 +118,8 @@ def describe(path: str | Path) -> Progress:
     path = Path(path)
     attributes = root_attributes(path)
     with reported(path, "read"):
-        done = np.asarray(zarr.open_array(path / "done", mode="r")[...])
+        (marker,) = arrays.results([arrays.open_array(path / "done")])
+        (done,) = arrays.results([marker.read()])
     firsts = done[:: json.loads(attributes["layout"])["units"]["sample"]]
     return Progress(done.size, int(done.sum()), firsts.size, int(firsts.sum()), bool(attributes["complete"]))
 
@@ -140,27 +144,29 @@ def _build(folder, schema, attributes):
         name: [c.name for c in schema.coordinates if c.group == name and c.dims != (c.name,)] for name in {*names, ""}
     }
     groups = {name: root.require_group(name) if name else root for name in sorted(labels)}
-    for variable in schema.variables:
+    created, below = [], {}
+    for variable in (*schema.variables, DONE):
         shape = [schema.sizes[dim] for dim in variable.dims]
-        files.new_array(
-            groups[variable.group],
-            variable.name,
+        below[variable.key] = arrays.metadata(
             variable.dims,
             shape,
             variable.dtype,
-            units=schema.units,
+            units={**schema.units, **dict.fromkeys(variable.split, 1)},
             attrs=variable.attrs,
             fill=variable.fill,
         )
-    files.new_array(
-        root, "done", ("sample",), [schema.sizes["sample"]], "bool", units=schema.units, attrs=DONE, compressors=None
-    )
-    for c in schema.coordinates:
-        files.put_array(groups[c.group], c.name, c.dims, c.values, c.attrs)
+        created.append(arrays.create(folder / variable.key, below[variable.key]))
     for name, group in groups.items():
+        own = [c for c in schema.coordinates if c.group == name]
+        described = files.put_arrays(group, folder / name, [(c.name, c.dims, c.values, c.attrs) for c in own])
+        below |= {f"{name}/{key}" if name else key: value for key, value in described.items()}
         if name:
-            group.update_attributes(with_coordinates(schema.group_attrs.get(name, {}), labels[name]))
-    files.consolidate(folder, with_coordinates(attributes, labels[""]))
+            own_attributes = with_coordinates(schema.group_attrs.get(name, {}), labels[name])
+            group.update_attributes(own_attributes)
+            below[name] = files.group_metadata(own_attributes)
+    arrays.results(created)
+    files.sync_groups(folder, [name for name in groups if name])
+    files.consolidate(folder, with_coordinates(attributes, labels[""]), below)
 
 
 def _layout(schema):

@@ -29,10 +29,11 @@ class Variable:
     ----------
     name : the array's name inside its group.
     dims : dimension names, one of them a unit dimension of the schema.
-    dtype : numpy dtype name ("float32", "complex64", "int8", ...), or "str".
+    dtype : numpy dtype name ("float32", "complex64", "int8", ...), not text.
     attrs : JSON values, by convention `long_name`, `units`, `formula` (an id of the methods, such as "E4").
     group : the group's name; "" is the root, which `xarray.open_dataset` shows.
     fill : what an unwritten element reads as; None means `FILLS` of the dtype's kind.
+    split : dimensions that are written one index at a time: each index has a chunk of its own.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Variable:
     attrs: Mapping[str, object] = field(default_factory=dict)
     group: str = ""
     fill: object = None
+    split: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:

@@ -2,15 +2,14 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xarray as xr
 import zarr
 
-from . import files
+from . import arrays, files
 from .files import StoreError, reported, root_attributes
 
 
@@ -27,13 +26,18 @@ class Store:
         layout = json.loads(attributes["layout"])
         self.unit_sizes: dict[str, int] = layout["units"]
         with reported(path, "open"):
-            self._done = files.open_array(path / "done")
-            self._arrays = {key: files.open_array(path / key) for key in layout["per_unit"]}
-        self._dims: dict[str, Any] = {
-            key: array.metadata.to_dict()["dimension_names"] for key, array in self._arrays.items()
-        }
+            keys = ["done", *layout["per_unit"]]
+            opened = arrays.results([arrays.open_array(path / key) for key in keys])
+        self._done, *rest = opened
+        self._arrays = dict(zip(layout["per_unit"], rest, strict=True))
         self.unit_count: int = -(-self._done.shape[0] // self.unit_sizes["sample"])
+        self._labels: dict[str, np.ndarray] = {}
         self._begin(-1)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The per-unit arrays, as `write` and `read` call them."""
+        return tuple(self._arrays)
 
     @property
     def complete(self) -> bool:
@@ -42,7 +46,7 @@ class Store:
 
     def done_units(self) -> list[int]:
         """Units whose data are durable, in order."""
-        return np.flatnonzero(np.asarray(self._done[...])[:: self.unit_sizes["sample"]]).tolist()
+        return np.flatnonzero(self._done.read().result()[:: self.unit_sizes["sample"]]).tolist()
 
     def unit_slice(self, unit: int, dim: str = "sample") -> slice:
         """Return the indices along a unit dimension that belong to a unit."""
@@ -76,16 +80,19 @@ class Store:
                 raise StoreError(msg)
             self._begin(unit)
         at = dict(at or {})
-        for key, values in data.items():
+        pending, sizes = [], {}
+        for key, given in data.items():
             array, index = self._region(unit, key, at)
-            values = _checked(key, np.asarray(values), array, index)
-            with reported(self.path, "write"):
-                array[index] = values
-            self._written.setdefault(key, {})[tuple(sorted(at.items()))] = values.size
-            self._chunks.update(files.chunk_files(self.path / key, array, index))
+            values = _checked(key, np.asarray(given), array, index)
+            pending.append(array[index].write(values))
+            sizes[key] = values.size
+        with reported(self.path, "write"):
+            arrays.results(pending)
+        for key, size in sizes.items():
+            self._written.setdefault(key, {})[tuple(sorted(at.items()))] = size
 
     def commit(self, unit: int) -> None:
-        """Make a unit's data durable, then mark it done.
+        """Mark a unit done: its data are durable since `write` came back.
 
         Raises
         ------
@@ -96,15 +103,19 @@ class Store:
             msg = f"unit {unit}: not written, or not whole: {', '.join(missing)}; write every per-unit array first"
             raise StoreError(msg)
         with reported(self.path, "write"):
-            files.sync_files(self._chunks)
-            files.mark(self.path / "done", self._done, unit)
+            arrays.results([self._done[self._clipped(unit, "sample")].write(np.bool_(True))])
         self._begin(-1)
 
     def read(self, unit: int, key: str, *, at: Mapping[str, int] | None = None) -> np.ndarray:
         """Read back one per-unit array of one unit, or the piece of it at these indices."""
         array, index = self._region(unit, key, dict(at or {}))
         with reported(self.path, "read"):
-            return np.asarray(array[index])
+            return arrays.results([array[index].read()])[0]
+
+    def read_all(self, keys: Sequence[str]) -> dict[str, np.ndarray]:
+        """Read whole per-unit arrays; units that are not done read as fill values."""
+        with reported(self.path, "read"):
+            return dict(zip(keys, arrays.results([self._arrays[key].read() for key in keys]), strict=True))
 
     def finish(self, groups: Mapping[str, xr.Dataset]) -> None:
         """Write what belongs to no unit, by group name ("" is the root), and mark the store complete.
@@ -121,26 +132,26 @@ class Store:
             msg = f"{self.path}: {len(missing)} of {self.unit_count} units are not done (first: {missing[0]}); resume"
             raise StoreError(msg)
         datasets = {name: self._own_part(name, dataset) for name, dataset in groups.items()}
-        root_update, written = {}, set()
+        root_update, below = {}, {}
         with reported(self.path, "write"):
             root = zarr.open_group(self.path, mode="r+", use_consolidated=False)
             for name, dataset in datasets.items():
                 group = root.require_group(name) if name else root
-                for variable, data in dataset.variables.items():
-                    dims = [str(dim) for dim in data.dims]
-                    files.put_array(group, str(variable), dims, data.values, data.attrs)
-                    written.add(self.path / name / str(variable))
+                variables = dataset.variables.items()
+                items = [(str(key), [str(d) for d in v.dims], v.values, v.attrs) for key, v in variables]
+                described = files.put_arrays(group, self.path / name, items)
+                below |= {f"{name}/{key}" if name else key: value for key, value in described.items()}
                 update = with_coordinates({**group.attrs, **dataset.attrs}, _labels(dataset))
                 if name:
                     group.update_attributes(update)
-                    written.add(self.path / name / "zarr.json")
+                    below[name] = files.group_metadata(update)
                 else:
                     root_update = update
-            files.sync_files(files.files_of(written))
-            files.consolidate(self.path, {**root_update, "complete": True})
+            files.sync_groups(self.path, [name for name in datasets if name])
+            files.consolidate(self.path, {**root_update, "complete": True}, below)
 
     def _begin(self, unit):
-        self._unit, self._written, self._chunks = unit, {}, set()
+        self._unit, self._written = unit, {}
 
     def _region(self, unit, key, at):
         """Return the array called key and the index of a unit's part in it."""
@@ -148,18 +159,22 @@ class Store:
             msg = f"{key}: not a per-unit array of {self.path}; it has {', '.join(sorted(self._arrays))}"
             raise StoreError(msg)
         array = self._arrays[key]
-        dims = self._dims[key]
+        dims = array.domain.labels
         if wrong := [f"{dim}={i}" for dim, i in at.items() if dim in self.unit_sizes or dim not in dims]:
             msg = f"{key}: at={', '.join(wrong)} is not an index along one of its dimensions {dims} outside the units"
             raise StoreError(msg)
         index = []
         for dim, size in zip(dims, array.shape, strict=True):
             if dim in self.unit_sizes:
-                part = self.unit_slice(unit, dim)
-                index.append(slice(part.start, min(part.stop, size)))
+                index.append(self._clipped(unit, dim, size))
             else:
                 index.append(int(at[dim]) if dim in at else slice(0, size))
         return array, tuple(index)
+
+    def _clipped(self, unit, dim, size=None):
+        """Indices of a unit along a dimension that the array really has: the last unit may be short."""
+        part = self.unit_slice(unit, dim)
+        return slice(part.start, min(part.stop, self._done.shape[0] if size is None else size))
 
     def _missing(self, unit, key):
         _, index = self._region(unit, key, {})
@@ -174,7 +189,9 @@ class Store:
             key = f"{name}/{variable}" if name else str(variable)
             labels = {key, str(variable)} & set(layout["coordinates"]) if data.dims == (variable,) else set()
             for label in labels:
-                stored = np.asarray(zarr.open_array(self.path / label, mode="r")[...])
+                if label not in self._labels:
+                    self._labels[label] = np.asarray(zarr.open_array(self.path / label, mode="r")[...])
+                stored = self._labels[label]
                 if data.values.tolist() != stored.tolist():
                     msg = f"group {name!r}: {variable} has other labels than the store: {data.values} against {stored}"
                     raise StoreError(msg)
@@ -207,9 +224,7 @@ def _checked(key, values, array, index):
     if values.shape != _lengths(index):
         msg = f"{key}: got shape {values.shape}, this unit needs {_lengths(index)}"
         raise StoreError(msg)
-    if values.dtype.kind in "UOT" and array.dtype.kind in "UOT":
-        return values.astype(object)
-    if not np.can_cast(values.dtype, array.dtype, "safe"):
-        msg = f"{key}: got dtype {values.dtype}, the store has {array.dtype}; convert it or declare it so"
+    if not np.can_cast(values.dtype, array.dtype.numpy_dtype, "safe"):
+        msg = f"{key}: got dtype {values.dtype}, the store has {array.dtype.name}; convert it or declare it so"
         raise StoreError(msg)
     return values

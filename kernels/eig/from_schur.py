@@ -6,6 +6,8 @@ Schur basis a left and a right vector of the same eigenvalue overlap in its own 
 condition number comes from one or two products and not from a sum that cancels.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
@@ -15,6 +17,9 @@ from ..dispatch import square_matrices
 from ..scaling import matmul, to_order_one
 from ..triangular import blocks, unpack
 from .back_substitution import triangular_eigenvectors
+
+# Up to this size the steps of the loop over rows cost more than the rows themselves.
+_TOGETHER = 128
 
 
 def eigenvalues_from_schur(T: ArrayLike) -> Complex[Array, "*batch n"]:
@@ -92,8 +97,9 @@ def _both(T: Inexact[Array, "n n"], Q: Inexact[Array, "n n"]):
     """Right and left unit vectors and condition numbers of one matrix."""
     d = blocks(T)
     small, _ = to_order_one(T)
-    # A loop of two: the routine is compiled once.
-    X, reversed_ = jax.lax.map(triangular_eigenvectors, jnp.stack([small, small[::-1, ::-1].T]))
+    # Both at once, or a loop of two where the rows are long: either way the routine is compiled once.
+    both = jax.vmap(triangular_eigenvectors) if len(T) <= _TOGETHER else partial(jax.lax.map, triangular_eigenvectors)
+    X, reversed_ = both(jnp.stack([small, small[::-1, ::-1].T]))
     # A pair of left vectors comes out with its two packed columns exchanged, which only turns their phase.
     Y = jnp.conj(reversed_)[::-1, ::-1]
     x, y = unpack(d, X), unpack(d, Y)

@@ -1,4 +1,4 @@
-"""Stage 5 of 7: rung N1, matrices with the trace and the singular values of the measured one and Haar vectors (1.7).
+"""Stage 5 of 7: rung N1, t I plus matrices with the singular values of M - tI and Haar vectors (1.7).
 
 Null matrix: tI + U S V^T, with t = tr M / n, S the singular values of M - tI, U and V independent Haar matrices. J and
 J - I share S, so the null of J - I is the null of J minus the identity. All measures of one matrix are unchanged by
