@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import Row
+from benchmarks.memory import STATUS, gigabytes
 
 WIDTH, FF, HEADS, KV_HEADS = 2048, 5632, 32, 4
 SAMPLES, TOKENS = 8, 128
-STATUS = Path("/proc/self/status")
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -42,7 +42,7 @@ def child(operator: str) -> None:
     from jaxdyn.activations import capture, pad
     from jaxdyn.models import Architecture, Model, Rope, parameters
 
-    start = _gigabytes("VmRSS")
+    start = gigabytes("VmRSS")
     arch = Architecture(
         family="llama",
         width=WIDTH,
@@ -75,14 +75,8 @@ def child(operator: str) -> None:
     seconds = time.perf_counter() - clock
     weights = sum(leaf.nbytes for leaf in jax.tree.leaves(params)) / 1e9
     result = found.nbytes / 1e9
-    peak = _gigabytes("VmHWM") - start
+    peak = gigabytes("VmHWM") - start
     print(json.dumps({"start": start, "peak": peak, "weights": weights, "result": result, "seconds": seconds}))
-
-
-def _gigabytes(field: str) -> float:
-    """Read a memory field of this process, in GB."""
-    lines = dict(line.split(":", 1) for line in STATUS.read_text().splitlines())
-    return int(lines[field].split()[0]) * 1024 / 1e9
 
 
 if __name__ == "__main__":

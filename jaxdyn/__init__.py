@@ -10,6 +10,7 @@ from .activations import pad as token_prompts
 from .errors import InputError as InputError
 from .jacobians import jacobian as jacobian
 from .models import Model as Model
+from .models import convert as convert
 from .models import load as load
 from .pipeline import Settings as Settings
 from .pipeline import analyze as analyze
@@ -26,6 +27,7 @@ __all__ = [
     "Spectrum",
     "analyze",
     "capture",
+    "convert",
     "decompose",
     "jacobian",
     "load",

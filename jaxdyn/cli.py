@@ -9,7 +9,7 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -26,6 +26,7 @@ app = typer.Typer(
     help="Spectra of transformer blocks, each measure beside its null.",
 )
 _debug = False
+_can_resume = False
 
 
 def main() -> None:
@@ -41,7 +42,8 @@ def main() -> None:
         message, code = _explain(error)
         error_console.print(message)
     if code == EXIT_INTERRUPTED:  # the parser turns Ctrl-C into this code
-        error_console.print("interrupted; repeat the command with --resume to go on")
+        hint = "; repeat the command with --resume to go on" if _can_resume else ""
+        error_console.print(f"interrupted{hint}")
         sys.stdout.flush()
         os._exit(code)  # at once: threads in the middle of their work have nothing to tell
     sys.exit(code or 0)
@@ -105,8 +107,8 @@ def analyze(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
     """Measure every block of a model and print the table by layer, each measure beside its null."""
-    global _debug
-    _debug = debug
+    global _debug, _can_resume
+    _debug, _can_resume = debug, True
     from .pipeline.settings import Settings, parse_layers
     from .pipeline.texts import first_texts, read_texts
 
@@ -155,6 +157,77 @@ def analyze(
 
 
 @app.command()
+def convert(
+    model: Annotated[str, typer.Argument(help="Hub id or local folder with config.json and safetensors.")],
+    directory: Annotated[Path, typer.Argument(help="Folder of the copy; must not exist, or be empty.")],
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Keep an orbax copy of a model, which loads as the model does and restores split over any mesh of devices."""
+    global _debug
+    _debug = debug
+    import jax
+
+    jax.config.update("jax_enable_x64", True)  # a float64 checkpoint is kept as it is
+    from .models import convert
+    from .models.orbax_copy import read_manifest
+
+    kept = read_manifest(convert(model, directory, revision=revision))
+    assert kept is not None
+    if as_json:
+        facts = {name: getattr(kept, name) for name in ("source", "revision", "weights_hash", "dtype")}
+        typer.echo(json.dumps({"directory": str(directory), **facts}))
+    else:
+        typer.echo(f"{directory}: {kept.source} in {kept.dtype}, weights {kept.weights_hash[:12]}")
+
+
+@app.command()
+def models(
+    model: Annotated[str | None, typer.Argument(help="Hub id or local folder; none lists the families.")] = None,
+    samples: Annotated[int | None, typer.Option(help="Prompts of the analysis to estimate; default 32.")] = None,
+    length: Annotated[int | None, typer.Option(help="Tokens of each; default 128, at most the context.")] = None,
+    tokens: Annotated[str | None, typer.Option(help="As for analyze, as all that follow.")] = None,
+    layers: Annotated[str | None, typer.Option()] = None,
+    parts: Annotated[str | None, typer.Option()] = None,
+    weights_dtype: Annotated[str | None, typer.Option()] = None,
+    dtype: Annotated[str | None, typer.Option()] = None,
+    draws: Annotated[int | None, typer.Option()] = None,
+    kreiss: Annotated[bool | None, typer.Option("--kreiss/--no-kreiss")] = None,
+    unit: Annotated[int | None, typer.Option()] = None,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """List the families and what each was checked against; or describe one MODEL, and what its analysis will take."""
+    global _debug
+    _debug = debug
+    from . import catalogue
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
+    chosen = {
+        "layers": layers, "parts": parts, "tokens": tokens, "draws": draws, "kreiss": kreiss, "unit": unit,
+        "samples": samples, "length": length, "dtype": dtype, "weights-dtype": weights_dtype, "revision": revision,
+    }  # fmt: skip
+    given = {name: value for name, value in chosen.items() if value is not None}
+    if model is None:
+        if given:
+            name = next(iter(given))
+            msg = f"{name}: got {given[name]!r} without a MODEL, which it is about; name the model, or leave it out"
+            raise InputError(msg)
+        found = catalogue.families()
+        typer.echo(json.dumps(found)) if as_json else catalogue.show_families(found, console)
+        return
+    given.pop("revision", None)
+    work = _work(given)
+    _configure(work.dtype, weights_dtype)
+    from .pipeline.estimate import measure_rates
+
+    found = catalogue.describe(model, work, measure_rates(work.dtype), revision=revision)
+    typer.echo(json.dumps(found)) if as_json else catalogue.show_model(found, console)
+
+
+@app.command()
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
@@ -168,8 +241,36 @@ def doctor(
         show(facts, Console(highlight=False))
 
 
+def _work(given: dict[str, Any]):
+    """The analysis that `jaxdyn models MODEL` estimates: the options given, else the defaults of analyze."""
+    from .pipeline.estimate import Work
+    from .pipeline.settings import Settings, parse_layers
+
+    for name in ("samples", "length"):
+        if given.get(name, 1) < 1:
+            msg = f"{name}: got {given[name]}; allowed 1 or more"
+            raise InputError(msg)
+    options = {name: given[name] for name in ("tokens", "draws", "kreiss", "unit") if name in given}
+    if "layers" in given:
+        options["layers"] = parse_layers(given["layers"])
+    if "parts" in given:
+        options["parts"] = tuple(part.strip() for part in given["parts"].split(","))
+    dtype = given.get("dtype", "float32")
+    weights_dtype = dtype if dtype == "float64" else given.get("weights-dtype", dtype)  # as analyze holds them
+    return Work(Settings(**options), given.get("samples", 32), given.get("length", 128), dtype, weights_dtype)
+
+
 def _load(model: str, dtype: str, weights_dtype: str | None, revision: str | None):
-    """Load the model. An application, unlike the library, may configure jax: x64 mode and the compilation cache."""
+    """Load the model."""
+    _configure(dtype, weights_dtype)
+    from .models import load
+
+    loaded = load(model, dtype=weights_dtype or dtype, revision=revision)
+    return loaded.astype(dtype) if dtype == "float64" and weights_dtype else loaded
+
+
+def _configure(dtype: str, weights_dtype: str | None) -> None:
+    """Check the dtypes and set jax up: an application, unlike the library, may set x64 mode and where programs go."""
     import jax
 
     if dtype not in ("float32", "float64"):
@@ -185,7 +286,3 @@ def _load(model: str, dtype: str, weights_dtype: str | None, revision: str | Non
     ):  # compiled programs are kept, so that the next run starts at once
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxdyn"
         jax.config.update("jax_compilation_cache_dir", str(cache))
-    from .models import load
-
-    loaded = load(model, dtype=weights_dtype or dtype, revision=revision)
-    return loaded.astype(dtype) if dtype == "float64" and weights_dtype else loaded

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 import jaxdyn
 from jaxdyn import cli
+from jaxdyn.pipeline.estimate import Rates
 from tests.models.tiny import tiny_llama
 from tests.stores import assert_same_bits
 
@@ -225,6 +226,89 @@ def test_an_unwritable_place_is_one_line_and_exit_code_two(
     assert code == 2, errors
     assert "file" in errors
     assert "Traceback" not in errors
+
+
+def test_convert_keeps_a_copy_that_analyze_takes(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], environment: dict[str, str]
+) -> None:
+    copy = tmp_path / "copy"
+    done = jaxdyn_command("convert", folder, copy, "--json", environment=environment)
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    source = jaxdyn.load(folder)
+    expected = {"directory": str(copy), "source": str(folder), "revision": None, "dtype": "float32"}
+    assert said == {**expected, "weights_hash": source.weights_hash}
+    out = tmp_path / "run"
+    done = jaxdyn_command(
+        "analyze", copy, "--text", "w3 w4 w5", "--quiet", *LIGHT, "--out", out, environment=environment
+    )
+    assert done.returncode == 0, done.stderr
+    config = yaml.safe_load((out / "config.yaml").read_text())
+    assert (config["model"], config["model_hash"], config["mesh"]) == (str(folder), source.weights_hash, None)
+    code, errors = invoke("convert", folder, copy, capsys=capsys)
+    assert (code, len(errors.strip().splitlines())) == (2, 1)
+    assert "exists and is not an empty folder; choose another" in errors
+
+
+def test_models_lists_families_and_describes_one(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    runner = CliRunner()
+    shown = runner.invoke(cli.app, ["models"])
+    assert shown.exit_code == 0, shown.output
+    assert "LlamaForCausalLM" in shown.stdout
+    assert "1e-10 in float64" in shown.stdout.replace("\n", " ")
+    assert set(json.loads(runner.invoke(cli.app, ["models", "--json"]).stdout)["families"]) >= {"gpt2", "llama"}
+    shown = runner.invoke(cli.app, ["models", str(folder)])
+    assert shown.exit_code == 0, shown.output
+    assert "within a factor of 3" in shown.stdout
+    found = json.loads(runner.invoke(cli.app, ["models", str(folder), "--json", "--samples", "5"]).stdout)
+    assert found["parameters"] == sum(
+        leaf.size for leaf in safetensors.numpy.load_file(folder / "model.safetensors").values()
+    )
+    assert (found["analysis"]["prompts"], found["analysis"]["length"]) == (5, 64)
+
+
+MODELS_OPTIONS = {
+    "--samples": "7", "--length": "9", "--tokens": "all", "--layers": "1", "--parts": "block", "--draws": "0",
+    "--weights-dtype": "bfloat16", "--dtype": "float64", "--unit": "3", "--no-kreiss": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("option", MODELS_OPTIONS)
+def test_each_option_of_models_changes_the_estimate(folder: Path, monkeypatch: pytest.MonkeyPatch, option: str) -> None:
+    rates = Rates(schur_seconds=0.02, flops=1e11, cores=4, device="a device")
+    monkeypatch.setattr("jaxdyn.pipeline.estimate.measure_rates", lambda _: rates)
+    value = MODELS_OPTIONS[option]
+    words = [option] if value is None else [option, value]
+    plain, changed = (
+        json.loads(CliRunner().invoke(cli.app, ["models", str(folder), "--json", *more]).stdout)["analysis"]
+        for more in ([], words)
+    )
+    numbers = ("bytes", "seconds", "samples", "matrices")
+    assert [plain[name] for name in numbers] != [changed[name] for name in numbers]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--samples", "3"], "samples: got 3 without a MODEL, which it is about"),
+        (["--revision", "main"], "revision: got 'main' without a MODEL"),
+        (["FOLDER", "--samples", "0"], "samples: got 0; allowed 1 or more"),
+        (["FOLDER", "--layers", "9"], "layers: got 9; allowed 0 to 2"),
+        (["FOLDER", "--tokens", "first"], "tokens: got 'first'"),
+        (["FOLDER", "--dtype", "float16"], "dtype: got 'float16'"),
+        (["FOLDER", "--weights-dtype", "int8"], "weights-dtype: got 'int8'"),
+        (["FOLDER", "--draws", "3"], "draws: got 3"),
+        (["FOLDER", "--revision", "main"], "revision: got 'main', but"),
+        (["./absent"], "there is no such folder"),
+    ],
+)
+def test_bad_input_of_models(
+    folder: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    code, errors = invoke("models", *[str(folder) if one == "FOLDER" else one for one in options], capsys=capsys)
+    assert code == 2
+    assert message in errors
+    assert len(errors.strip().splitlines()) == 1
 
 
 def test_doctor_and_version() -> None:

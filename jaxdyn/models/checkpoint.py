@@ -1,36 +1,43 @@
-"""Stage 1 of 7: a folder of safetensors files, single or sharded, read one tensor at a time.
+"""Stage 1 of 7: a folder of safetensors files, single or sharded: which tensor lies where, read one at a time.
 
 Nothing that can run code is ever read: pickle files (.bin, .pt, .pth, .ckpt) are refused by name.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
 from jaxdyn.errors import InputError
 from jaxdyn.models.config import read_json
+from jaxdyn.models.tensor_file import DamagedFile, Entry, read_header, read_tensor
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 DTYPES = ("F64", "F32", "F16", "BF16")
 
 
+MASKS = (".bias", ".masked_bias")  # how the causal masks end that old checkpoints carry, as booleans or bytes
+
+
 @dataclass(frozen=True)
 class Checkpoint:
-    """The tensors of a checkpoint by key: their shapes, and the file each is in."""
+    """The tensors of a checkpoint by key: dtype, shape and byte range of each, and the file it is in."""
 
-    shapes: dict[str, tuple[int, ...]]
+    entries: dict[str, Entry]
     files: dict[str, Path]
 
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every tensor by key."""
+        return {key: entry.shape for key, entry in self.entries.items()}
+
     def read(self, key: str) -> np.ndarray:
-        """Read one tensor in the dtype it is stored in (bfloat16 as ``ml_dtypes.bfloat16``)."""
+        """Read one tensor, and nothing else of its file, in the dtype it is stored in."""
         try:
-            with safe_open(self.files[key], framework="np") as file:
-                return file.get_tensor(key)
-        except (SafetensorError, OSError) as error:
+            return read_tensor(self.files[key], self.entries[key])
+        except (DamagedFile, OSError) as error:
             raise InputError(_damaged(self.files[key], error)) from None
 
 
@@ -59,10 +66,19 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     if (folder / SINGLE).is_file():
         return _merge(folder, {SINGLE: None})
     if not index.is_file():
-        pickles = sorted(path.name for path in folder.glob("*") if path.suffix in PICKLES)
-        found = f"only pickle files ({', '.join(pickles)}), which are never read" if pickles else "no weights"
+        found = found_instead(folder)
         msg = f"model: found {found} in {folder}; need {SINGLE} or {INDEX}: convert the weights to safetensors"
         raise InputError(msg)
+    shards = shards_of(index)
+    missing = [name for name in shards if not (folder / name).is_file()]
+    if missing:
+        msg = f"weights: {index.name} names files that are not in {folder}: {', '.join(missing)}; download them"
+        raise InputError(msg)
+    return _merge(folder, shards)
+
+
+def shards_of(index: Path) -> dict[str, set[str]]:
+    """Read an index: the keys that each shard must hold, by file name; a name of another folder is refused."""
     weight_map = read_json(index, what="weights").get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         msg = f'weights: {index} has no "weight_map" from keys to file names; download it again'
@@ -75,45 +91,60 @@ def open_checkpoint(folder: Path) -> Checkpoint:
             )
             raise InputError(msg)
         shards[name].add(key)
-    missing = [name for name in shards if not (folder / name).is_file()]
-    if missing:
-        msg = f"weights: {index.name} names files that are not in {folder}: {', '.join(missing)}; download them"
-        raise InputError(msg)
-    return _merge(folder, shards)
+    return shards
+
+
+def found_instead(folder: Path) -> str:
+    """Say which files of a folder may hold weights, but none that are read."""
+    names = sorted(path.name for path in folder.glob("*"))
+    return describe_unread(names)
+
+
+def describe_unread(names: Iterable[str]) -> str:
+    """Say which of these file names may hold weights that are never read."""
+    kinds = {
+        "pickle files ({}), which are never read": PICKLES,
+        "quantised GGUF files ({}), which are not supported": (".gguf",),
+        "safetensors files of other names ({})": (".safetensors",),
+    }
+    for text, suffixes in kinds.items():
+        found = [name for name in names if name.endswith(suffixes)]
+        if found:
+            return "only " + text.format(", ".join(sorted(found)[:5]))
+    return "no weights"
 
 
 def _merge(folder: Path, shards: Mapping[str, set[str] | None]) -> Checkpoint:
-    shapes: dict[str, tuple[int, ...]] = {}
+    entries: dict[str, Entry] = {}
     files: dict[str, Path] = {}
     for name, promised in shards.items():
         path = folder / name
-        found = _header(path)
+        try:
+            found = read_header(path)
+        except (DamagedFile, OSError) as error:
+            raise InputError(_damaged(path, error)) from None
         if promised is not None and set(found) != promised:
             wrong = sorted(set(found) ^ promised)
             msg = f"weights: {INDEX} and {name} disagree about {', '.join(wrong)}; download both again"
             raise InputError(msg)
-        shapes |= found
+        check_dtypes(found, name)
+        entries |= found
         files |= dict.fromkeys(found, path)
-    return Checkpoint(shapes, files)
+    return Checkpoint(entries, files)
 
 
-def _header(path: Path) -> dict[str, tuple[int, ...]]:
-    shapes, odd = {}, []
-    try:
-        with safe_open(path, framework="np") as file:
-            for key in file.keys():
-                view = file.get_slice(key)
-                shapes[key] = tuple(view.get_shape())
-                if view.get_dtype() not in DTYPES:
-                    odd.append(f"{key} {view.get_dtype()}")
-    except (SafetensorError, OSError) as error:
-        raise InputError(_damaged(path, error)) from None
-    floating = [text for text in odd if not text.split()[0].endswith((".bias", ".masked_bias"))]
-    if floating:
-        listed = ", ".join(floating[:5])
-        msg = f"weights: {path.name} holds {listed}; allowed are {', '.join(DTYPES)}: use a checkpoint not quantised"
+def check_dtypes(entries: Mapping[str, Entry], name: str) -> None:
+    """Refuse the tensors of a file, by name, whose dtype holds no weights but quantised ones."""
+    odd = [
+        f"{key} {entry.dtype}"
+        for key, entry in entries.items()
+        if entry.dtype not in DTYPES and not (key.endswith(MASKS) and entry.dtype in ("BOOL", "U8"))
+    ]
+    if odd:
+        more = f" and {len(odd) - 5} more" if len(odd) > 5 else ""
+        listed = ", ".join(odd[:5]) + more
+        msg = f"weights: {name} holds {listed}; allowed are {', '.join(DTYPES)}: use a checkpoint not quantised"
         raise InputError(msg)
-    return shapes
 
 
 def _damaged(path: Path, error: Exception) -> str:

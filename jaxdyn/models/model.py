@@ -9,6 +9,7 @@ from typing import Any, overload
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
 from jax.typing import ArrayLike
 
 from jaxdyn.errors import InputError
@@ -47,6 +48,12 @@ class Model:
     def dtype(self) -> jnp.dtype:
         """Dtype of the computation: float32, or float64 where the weights are float64."""
         return decoder.compute_dtype(self.params)
+
+    @property
+    def mesh(self) -> dict[str, int] | None:
+        """Axes and sizes of the mesh that the parameters are split over, or None on one device."""
+        sharding = jax.tree.leaves(self.params)[0].sharding
+        return dict(sharding.mesh.shape) if isinstance(sharding, NamedSharding) else None
 
     @property
     def adds_bos(self) -> bool:

@@ -6,6 +6,7 @@ so the peak is the model in its own dtype plus one stacked leaf.
 """
 
 import hashlib
+import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,58 +14,88 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh, Sharding
 
 from jaxdyn.errors import InputError
 from jaxdyn.models import parameters
 from jaxdyn.models.architecture import Architecture
-from jaxdyn.models.checkpoint import open_checkpoint, refuse_pickle
 from jaxdyn.models.config import Config, read_json
 from jaxdyn.models.families import FAMILIES
-from jaxdyn.models.hub import fetch
+from jaxdyn.models.locate import locate
 from jaxdyn.models.model import Model
+from jaxdyn.models.orbax_copy import read_manifest, restore
+from jaxdyn.models.placement import Placement
 from jaxdyn.models.tokenizer import load_tokenizer
+from jaxdyn.sharding import Rules, check_mesh, shardings
 
 DTYPES = ("float32", "float64", "bfloat16")
 HEAD = "lm_head.weight"
 
 
-def load(name_or_path: str | Path | None = None, *, dtype: str = "float32", revision: str | None = None) -> Model:
-    """Load a model from the Hugging Face hub or a local folder.
+def load(
+    name_or_path: str | Path | None = None,
+    *,
+    dtype: str = "float32",
+    revision: str | None = None,
+    mesh: Mesh | None = None,
+    rules: Rules | None = None,
+) -> Model:
+    """Load a model from the Hugging Face hub, a local folder, or a copy that ``convert`` made.
 
     Parameters
     ----------
     name_or_path
-        Folder with config.json and safetensors weights (single or sharded), or hub id.
+        Folder with config.json and safetensors weights (single or sharded), folder of ``convert``, or hub id.
     dtype
         Dtype the weights are stored in: "float32", "float64" (needs jax's x64 mode) or "bfloat16". The computation
         runs in float32, or float64 for float64 weights.
     revision
         Branch, tag or commit of a hub id.
+    mesh
+        Devices over which the parameters are split, each device getting its own part only; None is jax's own choice
+        of one device. ``jax.make_mesh((4,), ("model",))`` splits over four.
+    rules
+        Logical axis -> mesh axis, see ``jaxdyn.sharding``; None splits vocabulary, heads and the MLP's hidden units
+        over the mesh axis "model". Needs a mesh.
 
     Returns
     -------
     Model
         Description, parameters, tokenizer (None where the folder has none) and provenance. Whatever does not fit is
         an ``InputError`` of one line: unknown family, unsupported option, keys or shapes that do not match, pickle
-        files, NaN or inf, a damaged file, a model the hub does not give.
+        files, quantised weights, NaN or inf, a damaged file, a model the hub does not give.
+
+    Notes
+    -----
+    Beyond the parameters where they stay, the host holds one tensor of the checkpoint at a time. Every process of a
+    pod reads the whole checkpoint, of which it computes the hash.
     """
     check_dtype(dtype)
-    if not name_or_path:
-        msg = "model: got nothing; give a hub id such as openai-community/gpt2, or a folder with config.json"
+    if mesh is not None:
+        check_mesh(mesh, rules)
+    elif rules is not None:
+        msg = "rules: got rules without a mesh, which they split over; give mesh=jax.make_mesh(...) or leave rules out"
         raise InputError(msg)
-    folder, commit = _locate(name_or_path, revision)
-    config = read_json(folder / "config.json", what="model")
+    located = locate(name_or_path, revision)
+    kept = read_manifest(located.folder)
+    config = read_json(located.folder / "config.json", what="model")
     arch = architecture_of(config)
-    checkpoint = open_checkpoint(folder)
-    params, digest = assemble(arch, checkpoint.shapes, checkpoint.read, dtype=dtype)
+    placed = None if mesh is None else shardings(arch, parameters.shapes(arch), mesh, rules)
+    if kept is None:
+        checkpoint = located.checkpoint()
+        params, digest = assemble(arch, checkpoint.shapes, checkpoint.read, dtype=dtype, shardings=placed)
+        source, commit = located.name, located.revision
+    else:
+        params = restore(located.folder, kept, arch, dtype=dtype, shardings=placed)
+        source, commit, digest = kept.source, kept.revision, kept.weights_hash
     return Model(
         architecture=arch,
         params=params,
-        tokenizer=load_tokenizer(folder),
-        source=str(name_or_path),
+        tokenizer=load_tokenizer(located.folder),
+        source=source,
         revision=commit,
         weights_hash=digest,
-        stop_ids=_stop_ids(folder, config),
+        stop_ids=_stop_ids(located.folder, config),
     )
 
 
@@ -90,11 +121,15 @@ def architecture_of(config: Config) -> Architecture:
             f"model: config.json has {named}, supported families are {', '.join(sorted(FAMILIES))}; choose one of those"
         )
         raise InputError(msg)
-    if config.get("quantization_config") is not None:
-        msg = (
-            "model: config.json has a quantization_config; quantised weights are not supported, use the original model"
-        )
-        raise InputError(msg)
+    for field in ("quantization_config", "compression_config"):
+        if config.get(field) is not None:
+            method = config[field].get("quant_method") if isinstance(config[field], Mapping) else None
+            named = field if method is None else f"{field} of method {method!r}"
+            msg = (
+                f"model: config.json has a {named}; quantised weights are not supported, only float64, float32, "
+                "float16 and bfloat16: use the original model"
+            )
+            raise InputError(msg)
     return FAMILIES[kind].architecture(config)
 
 
@@ -104,8 +139,9 @@ def assemble(
     read: Callable[[str], np.ndarray],
     *,
     dtype: str = "float32",
+    shardings: Mapping[str, Sharding] | None = None,
 ) -> tuple[dict, str]:
-    """Fill the parameters from a checkpoint.
+    """Fill the parameters from a checkpoint, one tensor after the other.
 
     Parameters
     ----------
@@ -117,12 +153,15 @@ def assemble(
         Returns the tensor of a key.
     dtype
         Dtype of the parameters.
+    shardings
+        How each parameter, by path, is split over devices; None puts all where jax puts arrays.
 
     Returns
     -------
     tuple
         The nested parameters, and the sha256 (hex) of the tensors used: keys without prefix, dtypes, shapes and
-        bytes in the order of the keys; the same however the checkpoint is sharded or prefixed.
+        bytes in the order of the keys; the same however the checkpoint is sharded or prefixed. Beyond the parameters,
+        the host holds one tensor in the dtype it is stored in and ``placement.PIECE`` bytes a few times.
     """
     keys = _match(arch, shapes)
     table = FAMILIES[arch.family].table(arch)
@@ -131,46 +170,39 @@ def assemble(
 
     def fetch_tensor(key: str) -> np.ndarray:
         tensor = read(keys[key])
+        if not jnp.issubdtype(tensor.dtype, jnp.floating):
+            msg = f"weights: {keys[key]} is {tensor.dtype}, allowed floating point; use a checkpoint not quantised"
+            raise InputError(msg)
         if key not in digests:
-            content = hashlib.sha256(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data).hexdigest()
-            digests[key] = f"{key} {tensor.dtype.name} {tensor.shape} {content}\n"
+            digests[key] = f"{key} {tensor.dtype.name} {tensor.shape} {_content_hash(tensor)}\n"
         return tensor
 
-    for path, shape in parameters.shapes(arch).items():
+    # The largest tensors first: what the host holds beside the parameters is then small when they are nearly all there.
+    for path, shape in sorted(parameters.shapes(arch).items(), key=lambda item: -_tensor_size(*item)):
         source = table[path]
-        leaf = np.empty(shape, jnp.dtype(dtype))
-        stacked = path.startswith("blocks/")
-        for layer, target in enumerate(leaf if stacked else [leaf]):
+        leaf = Placement(shape, jnp.dtype(dtype), None if shardings is None else shardings[path])
+        for layer in range(shape[0]) if path.startswith("blocks/") else (None,):
             key = source.key.format(layer=layer)
-            with np.errstate(over="ignore"):  # what overflows becomes inf, which is refused below
-                target[...] = source.take(fetch_tensor(key)).astype(leaf.dtype)
-            if not np.isfinite(target).all():
-                bad = int(target.size - np.isfinite(target).sum())
-                msg = f"weights: {keys[key]} has {bad} NaN or inf of {target.size} values (as {dtype}); get it again"
+            bad = leaf.write(source.take(fetch_tensor(key)), layer)
+            if bad:
+                size = _tensor_size(path, shape)
+                msg = f"weights: {keys[key]} has {bad} NaN or inf of {size} values (as {dtype}); get it again"
                 raise InputError(msg)
-        flat[path] = jnp.asarray(leaf)
+        flat[path] = leaf.finish()
     if arch.tied_head and HEAD in keys:
         _check_tied(keys, read, table["embed/tokens"].key)
     whole = hashlib.sha256("".join(digests[key] for key in sorted(digests)).encode())
     return parameters.nest(flat), whole.hexdigest()
 
 
-def _locate(name_or_path: str | Path, revision: str | None) -> tuple[Path, str | None]:
-    path = Path(name_or_path).expanduser()
-    refuse_pickle(path)
-    if path.is_file():
-        msg = f"model: got the file {path}; give its folder, with config.json beside the weights"
-        raise InputError(msg)
-    if path.is_dir():
-        if revision is not None:
-            msg = f"revision: got {revision!r}, but {path} is a local folder, which has none; leave revision out"
-            raise InputError(msg)
-        return path, None
-    text = str(name_or_path)
-    if isinstance(name_or_path, Path) or text.startswith((".", "/", "~")) or text.count("/") > 1:
-        msg = f"model: got {text!r}, and there is no such folder; give an existing folder or a hub id (owner/name)"
-        raise InputError(msg)
-    return fetch(text, revision=revision)
+def matched_keys(arch: Architecture, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
+    """Map the key of every tensor that the model uses, without the family's prefix, to the checkpoint's own key.
+
+    ``shapes`` has every tensor of the checkpoint; one ``InputError`` lists all that is missing, left over or of another
+    shape than the config says. A head that is tied to the embedding, and stored besides, is not used.
+    """
+    keys = _match(arch, shapes)
+    return {key: full for key, full in keys.items() if not (arch.tied_head and key == HEAD)}
 
 
 def _match(arch: Architecture, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
@@ -209,8 +241,18 @@ def _match(arch: Architecture, shapes: Mapping[str, tuple[int, ...]]) -> dict[st
     return keys
 
 
+def _tensor_size(path: str, shape: tuple[int, ...]) -> int:
+    """Return how many values one tensor gives to a parameter."""
+    return math.prod(shape[1:] if path.startswith("blocks/") else shape)
+
+
+def _content_hash(tensor: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data).hexdigest()
+
+
 def _check_tied(keys: Mapping[str, str], read: Callable[[str], np.ndarray], embedding: str) -> None:
-    if not np.array_equal(read(keys[HEAD]), read(keys[embedding])):
+    same = _content_hash(read(keys[HEAD])) == _content_hash(read(keys[embedding]))  # one at a time: both may be large
+    if not same and not np.array_equal(read(keys[HEAD]), read(keys[embedding])):  # another dtype, or 0.0 for -0.0
         msg = (
             f"weights: {keys[HEAD]} differs from {keys[embedding]}, but config.json ties them; "
             'set "tie_word_embeddings" to false or use matching files'

@@ -56,6 +56,7 @@ def decoded_directions(model: Model, block: Float[Array, "D D"]) -> xr.Dataset:
     directions = np.stack([left[:, :DIRECTIONS].T, right_h[:DIRECTIONS], turned[upper]])
     sizes = np.stack([values[:DIRECTIONS], values[:DIRECTIONS], np.abs(eigenvalues[upper])])
 
+    # From the host, so that they go where the parameters are: these may be split over a mesh.
     flat = jnp.asarray(directions.reshape(-1, block.shape[-1]))
     scores = token_scores(model.architecture, dict(model.params), flat)
     scores = np.asarray(scores).reshape(len(KINDS), -1, scores.shape[-1])

@@ -160,6 +160,7 @@ def open_store(
         "texts_hash": hash_texts(texts),
         "dtype": np.dtype(model.dtype).name,
         "weights_dtype": str(model.params["embed"]["tokens"].dtype),
+        "mesh": model.mesh,
         "padded_tokens": int(prompts.token_ids.shape[1]),
         "unit": samples.unit,
         "cores": cores(),

@@ -33,6 +33,7 @@ CASES = {
     "gpt2-inner-relu": (tiny_gpt2, {"n_inner": 40, "activation_function": "relu"}),
     "gpt2-gelu-eps": (tiny_gpt2, {"activation_function": "gelu", "layer_norm_epsilon": 0.1}),
 }
+COMPARED = ("embeddings", "residuals", "logits")
 TOLERANCE = {"float64": 1e-10, "float32": 2e-5}  # largest difference over the largest value
 
 
@@ -51,7 +52,7 @@ def test_stream_and_logits_agree(case, dtype):
     hf, model = build(dtype=dtype, **overrides)
     ids = random_ids(model, 2, 64)  # the whole context, hence four times the original length under llama3 scaling
     expected, found = hf_stream(hf, ids), our_stream(model, ids)
-    for name, want, got in zip(("embeddings", "residuals", "logits"), expected, found, strict=True):
+    for name, want, got in zip(COMPARED, expected, found, strict=True):
         assert got.dtype == dtype
         assert want.shape == got.shape
         # Scale of each layer apart, so that a large last layer does not hide an error in the first.

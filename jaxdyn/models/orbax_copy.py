@@ -1,0 +1,177 @@
+"""Stage 1 of 7: a model kept as an orbax checkpoint, which any mesh can restore: its manifest, saving, restoring.
+
+A copy is a folder with the source's config.json and tokenizer, the parameters under ``params/`` in the dtype of the
+source's checkpoint, and ``jaxdyn.json``, written last: where the parameters come from, and the sha256 of every file.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import jax.numpy as jnp
+from jax.sharding import Sharding
+
+from jaxdyn.errors import InputError
+from jaxdyn.models import parameters
+from jaxdyn.models.architecture import Architecture
+from jaxdyn.models.config import read_json
+from jaxdyn.models.decoder import Params
+
+MANIFEST, PARAMS = "jaxdyn.json", "params"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What ``jaxdyn.json`` says.
+
+    Attributes
+    ----------
+    source, revision, weights_hash
+        Of the model that was converted, as in ``Model``.
+    dtype
+        In which the parameters are kept.
+    shapes
+        Shape of every parameter by path.
+    files
+        sha256 (hex) of every file under ``params/``, by its path from the folder.
+    format
+        Version of this layout.
+    """
+
+    source: str
+    revision: str | None
+    weights_hash: str
+    dtype: str
+    shapes: dict[str, list[int]]
+    files: dict[str, str]
+    format: int = FORMAT
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """Return the manifest of a copy, None where the folder is none; one that cannot be used is an ``InputError``."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        return None
+    content = read_json(path, what="model")
+    if content.get("format") != FORMAT:
+        msg = f"model: {path} is of format {content.get('format')!r}, allowed {FORMAT}; convert the model again"
+        raise InputError(msg)
+    kinds = {"source": str, "weights_hash": str, "dtype": str, "shapes": dict, "files": dict}
+    wrong = [name for name, kind in kinds.items() if not isinstance(content.get(name), kind)]
+    if wrong or set(content) != set(Manifest.__dataclass_fields__):
+        named = wrong or sorted(set(content) ^ set(Manifest.__dataclass_fields__))
+        msg = f"model: {path} does not say what jaxdyn convert writes ({', '.join(named)}); convert the model again"
+        raise InputError(msg)
+    return Manifest(**content)
+
+
+def save(params: Params, folder: Path, *, source: str, revision: str | None, weights_hash: str) -> None:
+    """Write ``params/`` and then the manifest into a folder."""
+    import orbax.checkpoint as ocp  # slow to import, and needed only here
+
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_compression=False)) as checkpointer:
+        checkpointer.save((folder / PARAMS).absolute(), params)
+    flat = parameters.flatten(params)
+    manifest = Manifest(
+        source=source,
+        revision=revision,
+        weights_hash=weights_hash,
+        dtype=next(iter(flat.values())).dtype.name,
+        shapes={path: list(leaf.shape) for path, leaf in flat.items()},
+        files={str(path.relative_to(folder)): _hash(path) for path in _files(folder)},
+    )
+    (folder / MANIFEST).write_text(json.dumps(asdict(manifest), indent=1))
+
+
+def restore(
+    folder: Path,
+    manifest: Manifest,
+    arch: Architecture,
+    *,
+    dtype: str,
+    shardings: Mapping[str, Sharding] | None = None,
+) -> dict:
+    """Read the parameters of a copy.
+
+    Parameters
+    ----------
+    folder, manifest
+        The copy, and what it says of itself.
+    arch
+        The description its config.json gives.
+    dtype
+        Dtype of the parameters; where it is not the kept one they are cast, rounded to nearest.
+    shardings
+        How each parameter, by path, is split over devices, whatever the mesh it was saved from; None is one device.
+
+    Returns
+    -------
+    dict
+        The nested parameters, the same as those of the source in this dtype. Files that are missing, changed or too
+        many, and a config that contradicts the parameters, are each an ``InputError``. Cost: every file is read twice,
+        once for its hash.
+    """
+    shapes = parameters.shapes(arch)
+    found = {path: tuple(shape) for path, shape in manifest.shapes.items()}
+    if found != shapes:
+        wrong = sorted(path for path in found.keys() | shapes.keys() if found.get(path) != shapes.get(path))
+        listed = ", ".join(f"{path} is {found.get(path)}, the config says {shapes.get(path)}" for path in wrong[:5])
+        msg = f"weights: the copy in {folder} does not fit its config.json: {listed}; convert the model again"
+        raise InputError(msg)
+    _check_files(folder, manifest)
+
+    import orbax.checkpoint as ocp  # slow to import, and needed only here
+
+    here = jnp.zeros(()).sharding
+    arguments = {
+        path: ocp.ArrayRestoreArgs(
+            sharding=here if shardings is None else shardings[path], global_shape=shape, dtype=jnp.dtype(dtype)
+        )
+        for path, shape in shapes.items()
+    }
+    try:
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            params = checkpointer.restore(
+                (folder / PARAMS).absolute(),
+                item=parameters.nest(dict.fromkeys(shapes, 0)),  # pyright: ignore[reportArgumentType]
+                restore_args=parameters.nest(arguments),  # pyright: ignore[reportArgumentType]
+            )
+    except Exception as error:  # orbax raises bare Exception for what tensorstore cannot read
+        first = str(error).strip().split("\n")[0]
+        msg = f"weights: orbax cannot restore {folder / PARAMS} ({first[:200]}); convert the model again"
+        raise InputError(msg) from error
+    if dtype != manifest.dtype:
+        _check_finite(params, dtype)
+    return params
+
+
+def _check_files(folder: Path, manifest: Manifest) -> None:
+    there = {str(path.relative_to(folder)): path for path in _files(folder)}
+    differ = sorted(there.keys() ^ manifest.files.keys())
+    if not differ:
+        differ = [name for name, path in sorted(there.items()) if _hash(path) != manifest.files[name]]
+    if differ:
+        listed = ", ".join(differ[:5])
+        msg = f"weights: the copy in {folder} is damaged: {listed} not as {MANIFEST} says; convert the model again"
+        raise InputError(msg)
+
+
+def _check_finite(params: Params, dtype: str) -> None:
+    """Refuse what a cast has made infinite."""
+    for path, leaf in parameters.flatten(params).items():
+        bad = int(jnp.sum(~jnp.isfinite(leaf)))
+        if bad:
+            msg = f"weights: {path} has {bad} NaN or inf of {leaf.size} values (as {dtype}); use a wider dtype"
+            raise InputError(msg)
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in (folder / PARAMS).rglob("*") if path.is_file()]
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
