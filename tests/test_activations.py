@@ -93,7 +93,7 @@ def test_context_at_recomputes_the_inputs(model, rows):
     ids, lengths = jnp.asarray(acts.prompts.token_ids), jnp.asarray(acts.prompts.lengths)
     compiled = set()
     for layer in range(3):
-        found = context_at(model.architecture, model.params, ids, lengths, layer)[acts.prompt, acts.position]
+        found = context_at(model.architecture, model.params, ids, lengths, layer).x[acts.prompt, acts.position]
         wanted = np.asarray(acts.inputs[layer])
         assert np.abs(found - wanted).max() < TOLERANCE * np.abs(wanted).max()
         compiled.add(compilations(context_at))

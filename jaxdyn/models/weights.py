@@ -6,6 +6,7 @@ so the peak is the model in its own dtype plus one stacked leaf.
 """
 
 import hashlib
+import math
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,10 +19,11 @@ from jaxdyn.errors import InputError
 from jaxdyn.models import parameters
 from jaxdyn.models.architecture import Architecture
 from jaxdyn.models.checkpoint import open_checkpoint, refuse_pickle
-from jaxdyn.models.config import Config, read_json
+from jaxdyn.models.config import Config, Recorded, read_json
 from jaxdyn.models.families import FAMILIES
 from jaxdyn.models.hub import fetch
 from jaxdyn.models.model import Model
+from jaxdyn.models.padding import real_entries, real_shape
 from jaxdyn.models.tokenizer import load_tokenizer
 
 DTYPES = ("float32", "float64", "bfloat16")
@@ -95,7 +97,10 @@ def architecture_of(config: Config) -> Architecture:
             "model: config.json has a quantization_config; quantised weights are not supported, use the original model"
         )
         raise InputError(msg)
-    return FAMILIES[kind].architecture(config)
+    read = Recorded(config)
+    arch = FAMILIES[kind].architecture(read)
+    read.refuse_unread()
+    return arch
 
 
 def assemble(
@@ -141,9 +146,15 @@ def assemble(
         leaf = np.empty(shape, jnp.dtype(dtype))
         stacked = path.startswith("blocks/")
         for layer, target in enumerate(leaf if stacked else [leaf]):
+            entries = real_entries(arch, path, layer) if stacked else None
+            if entries is not None:  # a layer smaller than the leaf
+                target[...] = 0
+                if not math.prod(one.size for one in entries):
+                    continue
             key = source.key.format(layer=layer)
+            size = target.shape if entries is None else tuple(one.size for one in entries)
             with np.errstate(over="ignore"):  # what overflows becomes inf, which is refused below
-                target[...] = source.take(fetch_tensor(key)).astype(leaf.dtype)
+                target[... if entries is None else entries] = source.take(fetch_tensor(key), size).astype(leaf.dtype)
             if not np.isfinite(target).all():
                 bad = int(target.size - np.isfinite(target).sum())
                 msg = f"weights: {keys[key]} has {bad} NaN or inf of {target.size} values (as {dtype}); get it again"
@@ -179,22 +190,25 @@ def _match(arch: Architecture, shapes: Mapping[str, tuple[int, ...]]) -> dict[st
     wanted: dict[str, tuple[int, ...]] = {}
     leaves = parameters.shapes(arch)
     for path, source in family.table(arch).items():
-        stacked = path.startswith("blocks/")
-        expected = source.checkpoint_shape(leaves[path][1:] if stacked else leaves[path])
-        wanted |= {source.key.format(layer=layer): expected for layer in range(arch.layers if stacked else 1)}
+        if not path.startswith("blocks/"):
+            wanted[source.key] = source.checkpoint_shape(leaves[path])
+            continue
+        for layer in range(arch.layers):
+            shape = real_shape(arch, path, layer, leaves[path][1:])
+            if math.prod(shape):
+                wanted[source.key.format(layer=layer)] = source.checkpoint_shape(shape)
     if arch.tied_head:
         wanted[HEAD] = leaves["embed/tokens"]
 
     keys: dict[str, str] = {}
     left_over = []
     for full in shapes:
-        key = full.removeprefix(family.PREFIX)
-        if re.fullmatch(family.BUFFERS, key):
-            continue
-        if key not in wanted or key in keys:
-            left_over.append(full)
-        else:
+        key = re.sub(rf"^(?:{family.PREFIX})", "", full)
+        key = getattr(family, "ALIASES", {}).get(key, key)
+        if key in wanted and key not in keys:
             keys[key] = full
+        elif not re.fullmatch(family.BUFFERS, key):
+            left_over.append(full)
     missing = [key for key in wanted if key not in keys and not (key == HEAD and arch.tied_head)]
     wrong = [
         f"{full} is {tuple(shapes[full])}, the config says {wanted[key]}"

@@ -10,6 +10,7 @@ import pytest
 from jaxdyn.jacobians.autodiff import columns
 from jaxdyn.models import decoder, layers
 from tests.jacobians.cases import (
+    BOTH,
     DERIVATIVES,
     MODELS,
     POSITION,
@@ -22,7 +23,7 @@ from tests.jacobians.cases import (
     sequence_jacobians,
 )
 
-EVERY = [(name, derivative) for name in MODELS for derivative in DERIVATIVES[name]]
+EVERY = [(name, derivative) for name in MODELS for derivative in DERIVATIVES.get(name, BOTH)]
 TOLERANCE = 1e-12
 
 
@@ -93,9 +94,9 @@ def self_weights(name):
     @jit_once
     @jax.vmap
     def weights(x):
-        w, n = c.weights["attention"], layers.norm(c.arch, c.weights["attention_norm"], x)
+        w, n = c.weights, layers.norm(c.arch, c.weights["attention_norm"], x)
         k, _ = layers.keys_values(c.arch, w, n, positions)
-        pattern = layers.attention_pattern(c.arch, layers.queries(c.arch, w, n, positions), k, positions, positions)
+        pattern = layers.attention_pattern(c.arch, w, layers.queries(c.arch, w, n, positions), k, positions, positions)
         return jnp.diagonal(pattern, axis1=1, axis2=2)
 
     return np.asarray(weights(c.x))

@@ -163,11 +163,11 @@ def radial_slopes(name, operator):
     c = case(name)
 
     def attention(rows, at, n):
-        w, positions = c.weights["attention"], jnp.arange(len(rows))
+        w, positions = c.weights, jnp.arange(len(rows))
         normed = layers.norm(c.arch, c.weights["attention_norm"], rows).at[at].set(n)
         keys, values = layers.keys_values(c.arch, w, normed, positions)
         q = layers.queries(c.arch, w, normed, positions)
-        pattern = layers.attention_pattern(c.arch, q, keys, positions, positions)
+        pattern = layers.attention_pattern(c.arch, w, q, keys, positions, positions)
         return layers.attention_output(c.arch, w, pattern, values)[at]
 
     def direction(part, state):
@@ -195,6 +195,8 @@ def radial_slopes(name, operator):
 def _without_biases(weights):
     return {
         part: {name: leaf * 0 if name.endswith("bias") else leaf for name, leaf in leaves.items()}
+        if part != "index"
+        else leaves
         for part, leaves in weights.items()
     }
 

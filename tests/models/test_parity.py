@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from jaxdyn.models import decoder
-from tests.models.tiny import hf_stream, in_own_dtype, ours, random_ids, tiny_gpt2, tiny_llama
+from tests.models.tiny import SETTINGS, TINY, YARN, hf_stream, ours, random_ids, tiny_gpt2, tiny_llama
 
 LLAMA3 = {
     "rope_type": "llama3",
@@ -16,6 +16,18 @@ LLAMA3 = {
     "low_freq_factor": 1.0,
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 16,
+}
+LONG = {
+    "rope_type": "longrope",
+    "short_factor": [1.0, 1.5],
+    "long_factor": [2.0, 5.0],
+    "partial_rotary_factor": 0.5,
+}
+SIX = {
+    "num_hidden_layers": 6,
+    "layer_types": ["sliding_attention", "full_attention"] * 3,
+    "num_kv_shared_layers": 3,
+    "attention_bias": True,
 }
 CASES = {
     "llama-mha": (tiny_llama, {"num_key_value_heads": 4}),
@@ -32,6 +44,39 @@ CASES = {
     "gpt2-untied": (tiny_gpt2, {"tie_word_embeddings": False}),
     "gpt2-inner-relu": (tiny_gpt2, {"n_inner": 40, "activation_function": "relu"}),
     "gpt2-gelu-eps": (tiny_gpt2, {"activation_function": "gelu", "layer_norm_epsilon": 0.1}),
+    "llama-yarn": (tiny_llama, {"rope_parameters": YARN}),
+    "llama-yarn-mscale": (tiny_llama, {"rope_parameters": YARN | {"mscale": 0.7, "mscale_all_dim": 0.3}}),
+    "mistral-window": (TINY["mistral"], {}),
+    "mistral-no-window": (TINY["mistral"], {"sliding_window": None, "head_dim": 6, "num_key_value_heads": 1}),
+    "qwen2-late-windows": (TINY["qwen2"], {}),
+    "qwen2-no-windows": (TINY["qwen2"], {"use_sliding_window": False, "tie_word_embeddings": True}),
+    "qwen3-qk-norm-windows": (TINY["qwen3"], {"attention_bias": True}),
+    "smollm3-nope": (TINY["smollm3"], {"attention_bias": True, "mlp_bias": True}),
+    "phi3-fused-partial-window": (TINY["phi3"], {}),
+    "phi3-longrope": (
+        TINY["phi3"],
+        {
+            "rope_scaling": LONG,
+            "original_max_position_embeddings": 64,
+            "max_position_embeddings": 256,
+            "sliding_window": None,
+        },
+    ),
+    "gpt-neox-parallel": (TINY["gpt_neox"], {}),
+    "gpt-neox-sequential": (TINY["gpt_neox"], {"use_parallel_residual": False, "attention_bias": False}),
+    "gpt-neox-linear": (
+        TINY["gpt_neox"],
+        {"rope_scaling": {"rope_type": "linear", "factor": 4.0}, "rotary_pct": 1.0, "tie_word_embeddings": True},
+    ),
+    "olmo2": (TINY["olmo2"], {"attention_bias": True}),
+    "olmo3-windows-yarn": (TINY["olmo3"], {}),
+    "gemma2-caps-windows": (TINY["gemma2"], {"attention_bias": True}),
+    "gemma2-no-caps": (TINY["gemma2"], {"attn_logit_softcapping": None, "final_logit_softcapping": None}),
+    "gemma3-local-global": (TINY["gemma3_text"], {}),
+    "gemma4-shared": (TINY["gemma4_text"], {}),
+    "gemma4-shared-local-and-global": (TINY["gemma4_text"], SIX),
+    "gemma4-no-per-layer": (TINY["gemma4_text"], {"hidden_size_per_layer_input": 0, "num_kv_shared_layers": 0}),
+    "smollm3-nope-windows": (TINY["smollm3"], {"use_sliding_window": True, "sliding_window": 5}),
 }
 TOLERANCE = {"float64": 1e-10, "float32": 2e-5}  # largest difference over the largest value
 
@@ -75,20 +120,19 @@ def test_the_comparison_sees_small_errors():
         assert moved > 1e-9, name
 
 
-def test_the_oracle_is_the_model_of_transformers():
-    """The three float64 replacements change a model in float32 by rounding only."""
-    from transformers import LlamaForCausalLM
-
-    for rope in (LLAMA3, CASES["llama-linear"][1]["rope_parameters"], {"rope_type": "default", "rope_theta": 500.0}):
-        patched, _ = tiny_llama(rope_parameters=rope)
-        plain = LlamaForCausalLM(patched.config).eval()
-        plain.config._attn_implementation = "eager"
-        plain.load_state_dict({key: value.float() for key, value in patched.state_dict().items()})
-        ids = torch.arange(48)[None]
-        with torch.no_grad():
-            reference = plain(ids).logits.double()
-            difference = (in_own_dtype(plain)(ids).logits - reference).abs().max() / reference.abs().max()
-        assert difference < 2e-5
+@pytest.mark.parametrize("family", SETTINGS)
+def test_the_oracle_is_the_model_of_transformers(family):
+    """Taking float64 for float32 changes a model by the rounding of float32 only."""
+    patched, _ = TINY[family]()
+    kind, config, _ = SETTINGS[family]
+    plain = kind(config.from_dict(patched.config.to_dict())).eval()
+    plain.config._attn_implementation = "eager"
+    plain.load_state_dict({key: value.float() for key, value in patched.state_dict().items()})
+    ids = torch.arange(48)[None]
+    with torch.no_grad():
+        reference = plain(ids).logits.double()
+        difference = (patched(ids).logits - reference).abs().max() / reference.abs().max()
+    assert 0 < difference < 2e-5
 
 
 def test_bfloat16_weights_are_stored_as_such_and_computed_in_float32():
