@@ -16,7 +16,8 @@ from jaxdyn.models import stream as streams
 from tests.models.tiny import TINY, random_ids, tiny_gpt2, tiny_llama
 
 SIZES = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
-GEMMA = SIZES | {"head_dim": 6, "layer_types": ["full_attention", "sliding_attention"]}
+# The scaled embeddings are long: an epsilon that can be seen beside them.
+GEMMA = SIZES | {"head_dim": 6, "layer_types": ["full_attention", "sliding_attention"], "rms_norm_eps": 1e-3}
 GEMMA4 = {
     "hidden_size": 16,
     "intermediate_size": 24,

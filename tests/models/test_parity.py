@@ -1,5 +1,8 @@
 """Our decoder against transformers in torch float64: embeddings, the stream after each block, logits."""
 
+from dataclasses import replace
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -103,6 +106,99 @@ def test_stream_and_logits_agree(case, dtype):
         axes = tuple(range(want.ndim - 3, want.ndim))
         error = np.abs(want - got).max(axes) / np.abs(want).max(axes)
         assert error.max() < TOLERANCE[dtype], (name, error)
+
+
+def with_kinds(arch, change):
+    """Return the architecture with every layer's kind changed."""
+    return replace(arch, layer_kinds=tuple(change(kind) for kind in arch.kinds))
+
+
+def without_windows(arch):
+    return with_kinds(arch, lambda kind: replace(kind, window=None))
+
+
+def with_rope(arch, **changes):
+    """Return the architecture with every rope changed."""
+    changed = with_kinds(arch, lambda kind: replace(kind, rope=kind.rope and replace(kind.rope, **changes)))
+    return replace(changed, rope=replace(arch.rope, **changes))
+
+
+def without_amplitude(arch):
+    def plain(kind):
+        scaling = kind.rope.scaling
+        return (
+            kind if scaling is None else replace(kind, rope=replace(kind.rope, scaling=replace(scaling, amplitude=1.0)))
+        )
+
+    return with_kinds(arch, plain)
+
+
+# What a port that forgets one mechanism would compute; the case must see it.
+FORGOTTEN = {
+    "a window": ("mistral-window", without_windows),
+    "windows in later layers": ("qwen2-late-windows", without_windows),
+    "a window one too wide": (
+        "qwen3-qk-norm-windows",
+        lambda arch: with_kinds(arch, lambda kind: replace(kind, window=kind.window and kind.window + 1)),
+    ),
+    "a norm of query and key heads": ("qwen3-qk-norm-windows", lambda arch: replace(arch, qk_norm=None)),
+    "layers without rope": ("smollm3-nope", lambda arch: replace(arch, layer_kinds=())),
+    "partial rotary": ("phi3-fused-partial-window", lambda arch: with_rope(arch, fraction=1.0)),
+    "long rope": ("phi3-longrope", lambda arch: with_rope(arch, scaling=None)),
+    "its amplitude": ("phi3-longrope", without_amplitude),
+    "yarn": ("llama-yarn", lambda arch: with_rope(arch, scaling=None)),
+    "yarn's amplitude": ("olmo3-windows-yarn", without_amplitude),
+    "yarn in full attention alone": (
+        "olmo3-windows-yarn",
+        lambda arch: with_kinds(arch, lambda kind: replace(kind, rope=arch.rope)),
+    ),
+    "a parallel residual": ("gpt-neox-parallel", lambda arch: replace(arch, parallel_residual=False)),
+    "a sequential residual": ("gpt-neox-sequential", lambda arch: replace(arch, parallel_residual=True)),
+    "a norm of the whole projection": ("olmo2", lambda arch: replace(arch, qk_norm=None)),
+    "windows of some layers": ("olmo3-windows-yarn", without_windows),
+    "soft-capping of attention": ("gemma2-caps-windows", lambda arch: replace(arch, attention_softcap=None)),
+    "soft-capping of logits": ("gemma2-caps-windows", lambda arch: replace(arch, logit_softcap=None)),
+    "a norm's offset": ("gemma2-caps-windows", lambda arch: replace(arch, norm_offset=0.0)),
+    "the scale of embeddings": ("gemma2-caps-windows", lambda arch: replace(arch, embedding_scale=1.0)),
+    "the scale of queries": ("gemma2-caps-windows", lambda arch: replace(arch, attention_scale=None)),
+    "alternating windows": ("gemma2-caps-windows", without_windows),
+    "a local rope": (
+        "gemma3-local-global",
+        lambda arch: with_kinds(arch, lambda kind: replace(kind, rope=arch.rope)),
+    ),
+    "proportional rope": ("gemma4-shared", lambda arch: with_rope(arch, scaling=None)),
+    "shared keys and values": ("gemma4-shared", lambda arch: replace(arch, kv_sources=())),
+    "which layer shares": (
+        "gemma4-shared-local-and-global",
+        lambda arch: replace(arch, kv_sources=(*arch.kv_sources[:3], 1, 0, 1)),
+    ),
+    "a norm of values": ("gemma4-shared", lambda arch: replace(arch, v_norm=False)),
+    "a layer scale": ("gemma4-shared", lambda arch: replace(arch, layer_scale=False)),
+    "per-layer embeddings": ("gemma4-shared", lambda arch: replace(arch, per_layer_width=0)),
+    "smaller heads": (
+        "gemma4-shared",
+        lambda arch: with_kinds(arch, lambda kind: replace(kind, head_dim=arch.head_dim)),
+    ),
+}
+
+
+@cache
+def checked(case):
+    """A case's model, and the logits of the Hugging Face model on tokens of the whole context."""
+    build, overrides = CASES[case]
+    hf, model = build(**overrides)
+    ids = random_ids(model, 1, 64)
+    return model, ids, hf_stream(hf, ids)[2]
+
+
+@pytest.mark.parametrize("name", FORGOTTEN)
+def test_each_mechanism_would_be_missed(name):
+    case, forget = FORGOTTEN[name]
+    model, ids, wanted = checked(case)
+    mutant = forget(model.architecture)
+    assert mutant != model.architecture
+    found = np.asarray(decoder.logits(mutant, model.params, jnp.asarray(ids)))
+    assert np.abs(found - wanted).max() / np.abs(wanted).max() > 1e-3
 
 
 def test_the_comparison_sees_small_errors():
