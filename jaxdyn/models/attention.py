@@ -3,8 +3,8 @@
 Carrying a context from block to block needs attention's output only. On a CPU it is computed tile by tile with a
 running maximum and sum (the online softmax), skipping the tiles above the diagonal and those beyond each prompt's
 length, and those before a sliding window: the tiles stay in cache, which is 10-20 times faster than the full pattern at
-T = 512. On an accelerator the library's own fused attention serves, but under soft-capping, which it does not know. The
-Jacobians need the pattern's values, from `layers.attention_pattern`.
+T = 512. On an accelerator the library's own fused attention serves, but for soft-capping, which it does not know, and
+float64, where its softmax is a float32 one. The Jacobians need the pattern's values, from `layers.attention_pattern`.
 Source of the online softmax: Milakov and Gimelshein, arXiv 1805.02867; of the tiling: Dao et al., arXiv 2205.14135.
 """
 
@@ -46,11 +46,12 @@ def causal_attention(
     Array
         (B, T, H, K); undefined but finite beyond a prompt's length where the inputs are finite.
         Cost: T^2 H K flops a prompt, on a CPU length^2, or length times the window. Memory on a CPU: one TILE x TILE
-        tile a head; the same on an accelerator under soft-capping.
+        tile a head; so too on an accelerator under soft-capping or in float64.
     """
     tiled = partial(_tiled, arch, layer)
-    fused = tiled if arch.attention_softcap is not None else partial(_fused, arch, layer)
-    return lax.platform_dependent(q, k, v, lengths, cpu=tiled, default=fused)
+    if arch.attention_softcap is not None or q.dtype == jnp.float64:
+        return tiled(q, k, v, lengths)
+    return lax.platform_dependent(q, k, v, lengths, cpu=tiled, default=partial(_fused, arch, layer))
 
 
 def _fused(arch, layer, q, k, v, lengths):
@@ -86,7 +87,8 @@ def _tiled_prompt(arch, layer, q, k, v, length):
         seen = visible(arch, layer, (i * TILE + offsets)[:, None], (j * TILE + offsets)[None, :])
         scores = jnp.where(seen, capped(scores, arch.attention_softcap), -jnp.inf)
         new_top = jnp.maximum(top, scores.max(axis=-1))
-        weights, shrink = jnp.exp(scores - new_top[..., None]), jnp.exp(top - new_top)
+        level = jnp.where(new_top == -jnp.inf, 0, new_top)  # a window may begin after this tile
+        weights, shrink = jnp.exp(scores - level[..., None]), jnp.exp(top - level)
         mixed = mixed * shrink[..., None] + jnp.einsum("gjts,gsk->gjtk", weights, values, precision=HIGHEST)
         return new_top, total * shrink + weights.sum(axis=-1), mixed
 
