@@ -20,6 +20,7 @@ from jaxdyn.errors import InputError
 from jaxdyn.models import decoder
 from jaxdyn.models.architecture import Architecture
 from jaxdyn.models.model import Model
+from jaxdyn.models.stream import Stream
 
 SINK_POSITIONS = 16
 """The first positions of a prompt, where attention sinks live; samples there are flagged, not dropped."""
@@ -51,7 +52,7 @@ class Activations:
     prompt, position : int (S,), row of `prompts` and 0-based position of each sample.
     rule : the token rule that chose the positions: "last", "all" or "last:N".
     inputs : (L, S, D), the residual stream at each block's entry (before attention).
-    middle : (L, S, D), the residual stream before each block's MLP.
+    middle : (L, S, D), the residual stream after each block's attention: before its MLP, but for a parallel residual.
     final : (S, D), the residual stream after the last block, before the final norm.
     """
 
@@ -249,24 +250,24 @@ def _stream(arch, params, ids, lengths, slots):
     """Residual stream of a batch, gathered at `slots` (B, P) in every layer: (L,B,P,D), (L,B,P,D), (B,P,D)."""
     take = jax.vmap(lambda x, t: x[t])
 
-    def layer(x, index):
-        h, y = decoder.advance(arch, decoder.layer_weights(params, index), x, lengths)
-        return y, (take(x, slots), take(h, slots))
+    def layer(stream, index):
+        h, after = decoder.advance(arch, decoder.layer_weights(params, index), stream, lengths)
+        return after, (take(stream.x, slots), take(h, slots))
 
-    x = decoder.embed_prompts(arch, params, ids)
-    final, (inputs, middle) = lax.scan(layer, x, jnp.arange(arch.layers))
-    return inputs, middle, take(final, slots)
+    final, (inputs, middle) = lax.scan(layer, decoder.begin(arch, params, ids), jnp.arange(arch.layers))
+    return inputs, middle, take(final.x, slots)
 
 
 @partial(jax.jit, static_argnums=0)
 def context_at(
     arch: Architecture, params: dict, ids: Int[Array, "B T"], lengths: Int[Array, " B"], layer: int | Int[Array, ""]
-) -> Float[Array, "B T D"]:
-    """Recompute the residual stream of whole prompts at the entry of one block; compiled once for all layers."""
-    x = decoder.embed_prompts(arch, params, ids)
-    return lax.fori_loop(
-        0, layer, lambda i, x: decoder.advance(arch, decoder.layer_weights(params, i), x, lengths)[1], x
-    )
+) -> Stream:
+    """Recompute the stream of whole prompts at the entry of one block; compiled once for all layers."""
+
+    def advance(index: Array, stream: Stream) -> Stream:
+        return decoder.advance(arch, decoder.layer_weights(params, index), stream, lengths)[1]
+
+    return lax.fori_loop(0, layer, advance, decoder.begin(arch, params, ids))
 
 
 def massive_coordinates(

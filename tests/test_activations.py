@@ -11,7 +11,7 @@ import pytest
 from jaxdyn import activations
 from jaxdyn.activations import Prompts, capture, choose_positions, context_at, massive_coordinates, pad, tokenise
 from jaxdyn.errors import InputError
-from jaxdyn.models import decoder
+from jaxdyn.models import attention, decoder
 from tests.jacobians.cases import compilations
 from tests.models.tiny import TINY, random_ids
 
@@ -20,6 +20,8 @@ TOLERANCE = 1e-12
 SIZES = {
     "llama": {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3},
     "gpt2": {"n_embd": 16, "n_layer": 3},
+    "gpt_neox": {"hidden_size": 16, "intermediate_size": 24},
+    "gemma4_text": {"hidden_size": 16, "intermediate_size": 24, "sliding_window": 3},
 }
 
 
@@ -35,7 +37,7 @@ class Letters:
         return [1] * self.bos + [3 + ord(letter) % 50 for letter in text]
 
 
-@pytest.fixture(scope="module", params=["llama", "gpt2"])
+@pytest.fixture(scope="module", params=SIZES)
 def model(request):
     _, built = TINY[request.param](**SIZES[request.param])
     return replace(built, tokenizer=Letters())
@@ -93,16 +95,20 @@ def test_context_at_recomputes_the_inputs(model, rows):
     ids, lengths = jnp.asarray(acts.prompts.token_ids), jnp.asarray(acts.prompts.lengths)
     compiled = set()
     for layer in range(3):
-        found = context_at(model.architecture, model.params, ids, lengths, layer)[acts.prompt, acts.position]
+        found = context_at(model.architecture, model.params, ids, lengths, layer).x[acts.prompt, acts.position]
         wanted = np.asarray(acts.inputs[layer])
         assert np.abs(found - wanted).max() < TOLERANCE * np.abs(wanted).max()
         compiled.add(compilations(context_at))
     assert len(compiled) == 1
 
 
-def test_long_prompts_equal_one_by_one():
-    """Prompts longer than the tiles attention is computed in, and of very unequal lengths."""
-    _, long = TINY["llama"](**SIZES["llama"], max_position_embeddings=200)
+@pytest.mark.parametrize(
+    ("family", "own"),
+    [("llama", {}), ("mistral", {"sliding_window": 70}), ("gemma2", {"sliding_window": 20}), ("gemma4_text", {})],
+)
+def test_long_prompts_equal_one_by_one(family, own):
+    """Prompts longer than the tiles attention is computed in, and of very unequal lengths; windows that skip tiles."""
+    _, long = TINY[family](**SIZES["llama"], **own, max_position_embeddings=200)
     rows = [random_ids(long, length, seed=length) for length in (150, 2, 65)]
     acts = capture(long, pad(rows, bos=False), tokens="last:3")
     for b, row in enumerate(rows):
@@ -110,6 +116,21 @@ def test_long_prompts_equal_one_by_one():
         for found, alone in ((acts.inputs, inputs), (acts.middle, middle)):
             wanted = np.asarray(alone[:, 0, -3:])
             assert np.abs(found[:, acts.prompt == b] - wanted).max() < TOLERANCE * np.abs(wanted).max()
+
+
+@pytest.mark.parametrize(("family", "own"), [("llama", {}), ("mistral", {"sliding_window": 7}), ("gemma3_text", {})])
+def test_fused_attention_is_tiled_attention(family, own):
+    """What accelerators run, run here in float32: the same mixed values at every real position."""
+    arch = TINY[family](**own)[1].architecture
+    rng, lengths = np.random.default_rng(0), jnp.asarray([70, 33])
+    q, k, v = (rng.normal(size=(2, 70, heads, arch.head_dim)) for heads in (4, 2, 2))
+    q, k, v = (jnp.asarray(part, jnp.float32) for part in (q, k, v))
+    for index in range(arch.layers):
+        layer = {"index": jnp.asarray(index)}
+        fused, tiled = (way(arch, layer, q, k, v, lengths) for way in (attention._fused, attention._tiled))
+        for row, length in enumerate(lengths.tolist()):
+            # Scores of up to 30, each known to 30 eps; values of up to 4.
+            assert np.abs(fused[row, :length] - tiled[row, :length]).max() < 4 * 30 * np.finfo(np.float32).eps
 
 
 def test_select(model, rows):

@@ -14,7 +14,7 @@ from jaxdyn.pipeline import run as pipeline_run  # the module
 from jaxdyn.pipeline.settings import Settings, parse_layers
 from jaxdyn.pipeline.texts import hash_texts, read_texts
 from jaxdyn.store import StoreError
-from tests.models.tiny import tiny_llama
+from tests.models.tiny import TINY, tiny_llama
 from tests.stores import assert_same_bits
 from tests.words import TEXTS, WordTokenizer
 
@@ -63,6 +63,31 @@ def test_the_stored_measures_are_those_of_the_jacobians(model: jaxdyn.Model, roo
             np.linalg.norm(np.asarray(attention), axis=(1, 2)),
             rtol=1e-12,
         )
+
+
+@pytest.mark.parametrize("operator", ["in-context", "isolated"])
+@pytest.mark.parametrize("family", ["gpt_neox", "gemma4_text"])
+def test_every_kind_of_block_is_stored_as_its_jacobian_is(family: str, operator, tmp_path: Path) -> None:
+    """A parallel residual; per-layer embeddings and shared keys and values, carried from block to block."""
+    tiny = TINY[family](hidden_size=16, num_attention_heads=2, intermediate_size=24)[1]
+    model = dataclasses.replace(tiny, tokenizer=WordTokenizer())
+    parts: tuple = ("block", "attention", "mlp")
+    jaxdyn.analyze(model, TEXTS, out=tmp_path, unit=4, operator=operator, parts=parts, **LIGHT)
+    tree = jaxdyn.open_tree(tmp_path / "results.zarr")
+    raw, relative = tree.to_dataset(), tree["relative"].to_dataset()
+    activations = jaxdyn.capture(model, TEXTS)
+    for layer in range(3):
+        for part in parts:
+            J = np.asarray(jaxdyn.jacobian(model, activations, layer=layer, operator=operator, part=part))
+            norm = np.linalg.norm(J, axis=(1, 2))
+            found = {"part": part, "layer": layer}
+            np.testing.assert_allclose(raw["frobenius_norm"].sel(found), norm, rtol=1e-10)
+            if operator == "in-context" and part == "mlp" and family == "gpt_neox":
+                moved = activations.inputs[layer] - activations.middle[layer]
+                after = activations.final if layer == 2 else activations.inputs[layer + 1]
+                scale = np.linalg.norm(activations.inputs[layer], axis=1) / np.linalg.norm(after + moved, axis=1)
+                largest = scale * np.linalg.norm(J, 2, (1, 2))
+                np.testing.assert_allclose(relative["spectral_norm"].sel(found), largest, rtol=1e-10)
 
 
 def test_excess_is_the_measure_less_its_null(root: xr.Dataset) -> None:

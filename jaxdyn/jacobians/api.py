@@ -12,8 +12,10 @@ from jaxtyping import Array, Float, Int
 from jaxdyn.activations import Activations, context_at
 from jaxdyn.errors import InputError
 from jaxdyn.models import decoder
+from jaxdyn.models import stream as streams
 from jaxdyn.models.architecture import Architecture
 from jaxdyn.models.model import Model
+from jaxdyn.models.stream import Stream
 
 from . import autodiff, closed_form
 from .request import METHODS, Derivative, Method, Operator, Part, Request, check, check_part
@@ -39,7 +41,8 @@ def jacobian(
     Parameters
     ----------
     model : the model.
-    activations : from `capture`; the isolated operator also takes a plain array (S, D) of block inputs.
+    activations : from `capture`; the isolated operator also takes a plain array (S, D) of block inputs, where the block
+        reads nothing beside them.
     layer : the block l, 0-based.
     operator : "in-context" (default), "isolated", "ov" or "cross"; see `Request`.
     part : "block", "attention" or "mlp" (sublayers with their skip), "update" (the block less the identity),
@@ -56,8 +59,8 @@ def jacobian(
 
     Raises
     ------
-    InputError : an unknown layer or name, a source that is not before its target, an array of another width, or a
-        chunk below 1.
+    InputError : an unknown layer or name, a source that is not before its target, an array of another width, or of a
+        block that reads per-layer embeddings or shared keys and values, or a chunk below 1.
 
     Notes
     -----
@@ -77,7 +80,8 @@ def jacobian(
     if isinstance(activations, Activations):
         _check_width(activations, arch)
         if operator == "isolated":
-            contexts, prompt, position = _lone(activations.inputs[layer])
+            contexts = isolated_stream(model, activations, layer)
+            prompt, position = _each_alone(len(activations.prompt))
         else:
             rows, prompt = np.unique(activations.prompt, return_inverse=True)
             prompts = activations.prompts
@@ -85,7 +89,9 @@ def jacobian(
             contexts = context_at(arch, model.params, ids, lengths, layer)
             prompt, position = jnp.asarray(prompt), jnp.asarray(activations.position)
     else:
-        contexts, prompt, position = _lone(_plain(activations, arch, operator, decoder.compute_dtype(model.params)))
+        x = _plain(activations, arch, operator, layer, decoder.compute_dtype(model.params))
+        contexts = streams.lone(arch, x, None, None, weights)
+        prompt, position = _each_alone(x.shape[0])
     sources = _sources(source, operator, np.asarray(position))
     return _parts(arch, request, part, method, chunk, weights, contexts, prompt, position, sources)
 
@@ -104,7 +110,7 @@ def sample_jacobians(
     arch: Architecture,
     request: Request,
     weights: dict,
-    contexts: Float[Array, "B T D"],
+    contexts: Stream | Float[Array, "B T D"],
     prompt: Int[Array, " S"],
     position: Int[Array, " S"],
     *,
@@ -120,14 +126,18 @@ def sample_jacobians(
     ----------
     arch, request : static descriptions.
     weights : one layer's weights in the compute dtype.
-    contexts : block inputs of whole prompts; the isolated operator reads the samples' own positions only.
+    contexts : whole prompts at the block's entry; the isolated operator reads the samples' own positions only. The
+        block inputs alone, as an array, where blocks read nothing beside them.
     prompt, position, source : row of `contexts`, target and (for "cross") source position of each sample.
     keep : the matrices to return; the others come back as None and take no memory.
     method, chunk : as in `jacobian`.
     batch_size : samples assembled at once; None is one at a time, which is fastest on a CPU.
     """
-    prepared = jax.vmap(lambda x: closed_form.make_context(arch, weights, x))(contexts)
-    ov = closed_form.value_output(arch, weights) if request.operator == "isolated" else None
+    stream = contexts if isinstance(contexts, Stream) else Stream(contexts)
+    beside = streams.beside(arch, weights, stream)
+    prepared = jax.vmap(partial(closed_form.make_context, arch, weights))(stream.x, beside)
+    once = request.operator == "isolated" and not arch.v_norm
+    ov = closed_form.value_output(arch, weights) if once else None
 
     def one(sample: tuple[Array, Array, Array]) -> closed_form.BlockJacobian:
         b, t, s = sample
@@ -168,17 +178,40 @@ def _parts(arch, request, part, method, chunk, weights, contexts, prompt, positi
     return matrices
 
 
-def _lone(x: Float[Array, "S D"]) -> tuple[Array, Array, Array]:
-    """Make every sample a prompt of one token."""
-    return x[:, None], jnp.arange(x.shape[0]), jnp.zeros(x.shape[0], int)
+def isolated_stream(model: Model, activations: Activations, layer: int) -> Stream:
+    """Make every sample a prompt of one token at a block's entry, with what the block reads beside its input.
+
+    A lone token keeps its own per-layer embedding. Where the block reads another's keys and values, it sees its own
+    there: those that the other block makes of the sample's state at its entry. Both are held, so that the attention of
+    such a block adds a constant, and its Jacobian is the identity.
+    """
+    arch, params = model.architecture, model.params
+    inputs, donor = None, None
+    if arch.per_layer_width:
+        ids = jnp.asarray(activations.token)
+        inputs = decoder.layer_inputs(arch, params, ids, decoder.embed(arch, params, ids, ids))
+    if arch.shares(layer):
+        source = arch.kv_sources[layer]
+        position = jnp.asarray(activations.position)
+        donor = decoder.layer_weights(params, source), activations.inputs[source], position
+    return streams.lone(arch, activations.inputs[layer], inputs, donor, decoder.layer_weights(params, layer))
 
 
-def _plain(array, arch, operator, dtype):
+def _each_alone(samples: int) -> tuple[Array, Array]:
+    """Prompt and position of samples that are prompts of one token each."""
+    return jnp.arange(samples), jnp.zeros(samples, int)
+
+
+def _plain(array, arch, operator, layer, dtype):
     if operator != "isolated":
         msg = (
             f"activations: got a plain array with operator {operator!r}; only 'isolated' needs no context; "
             "pass what capture(model, texts) returns"
         )
+        raise InputError(msg)
+    if arch.per_layer_width or arch.shares(layer):
+        what = "per-layer embeddings" if arch.per_layer_width else "another block's keys and values"
+        msg = f"activations: got a plain array, but block {layer} also reads {what}; pass what capture returns"
         raise InputError(msg)
     array = jnp.asarray(array)
     if array.ndim != 2 or array.shape[1] != arch.width:

@@ -12,6 +12,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from jaxdyn.models import decoder, layers
+from jaxdyn.models import stream as streams
 from jaxdyn.models.architecture import Architecture
 
 from .closed_form import BlockJacobian, Context
@@ -41,15 +42,21 @@ def block_jacobian(
     x = context.x[position]
     attention = _attention_map(arch, weights, context, position, request, source)
     at = x if source is None else context.x[source]
+    options: dict = {"derivative": request.derivative, "layer_input": context.layer_input_at(position)}
 
     def mlp(h: Array) -> Array:
-        return decoder.mlp_sublayer(arch, weights, h, derivative=request.derivative)
+        return decoder.mlp_sublayer(arch, weights, h, **options)
+
+    def block(z: Array) -> Array:
+        return decoder.finish_block(arch, weights, z if source is None else x, attention(z), **options)
 
     h = attention(at)
     jacobian_attention = columns(attention, at, chunk)
-    jacobian_block = columns(lambda z: mlp(attention(z)), at, chunk)
-    jacobian_mlp = None if request.operator == "cross" else columns(mlp, h, chunk)
-    return BlockJacobian(jacobian_attention, jacobian_mlp, jacobian_block, x, h, mlp(h))
+    jacobian_block = columns(block, at, chunk)
+    jacobian_mlp = None
+    if request.operator != "cross":
+        jacobian_mlp = columns(mlp, x if arch.parallel_residual else h, chunk)
+    return BlockJacobian(jacobian_attention, jacobian_mlp, jacobian_block, x, h, block(at))
 
 
 def columns(f: Callable[[Array], Array], x: Float[Array, " D"], chunk: int) -> Float[Array, "m D"]:
@@ -60,10 +67,10 @@ def columns(f: Callable[[Array], Array], x: Float[Array, " D"], chunk: int) -> F
 
 def _attention_map(arch, weights, context, position, request, source):
     """Return the attention sublayer at `position` as a function of one block input, the others held."""
-    x, w = context.x[position], weights["attention"]
+    x, options = context.x[position], {"derivative": request.derivative}
     if request.operator == "isolated":
-        alone = jnp.zeros(1, int)
-        return lambda z: decoder.attention_sublayer(arch, weights, z[None], alone, derivative=request.derivative)[0]
+        alone, beside = jnp.zeros(1, int), context.alone(arch, position)
+        return lambda z: decoder.attention_sublayer(arch, weights, z[None], alone, beside=beside, **options)[0]
 
     at = position if source is None else source
     key_positions = jnp.arange(context.x.shape[0])
@@ -71,14 +78,17 @@ def _attention_map(arch, weights, context, position, request, source):
 
     def attention(z: Array) -> Array:
         target = z if source is None else x
-        n_source = layers.norm(arch, weights["attention_norm"], z, derivative=request.derivative)
-        n_target = layers.norm(arch, weights["attention_norm"], target, derivative=request.derivative)
-        key, value = layers.keys_values(arch, w, n_source[None], at[None])
+        n_source = layers.enter(arch, weights, "attention", z, **options)
+        n_target = layers.enter(arch, weights, "attention", target, **options)
+        own = layers.keys_values(arch, weights, n_source[None], at[None], **options)
+        held = (context.keys[at][None], context.values[at][None]) if arch.donors else (None, None)
+        key, value = streams.own_or_shared(arch, weights, own, held)
         keys, values = context.keys.at[at].set(key[0]), context.values.at[at].set(value[0])
-        q = layers.queries(arch, w, n_target[None], position[None])
-        pattern = layers.attention_pattern(arch, q, keys, position[None], key_positions)
+        q = layers.queries(arch, weights, n_target[None], position[None])
+        pattern = layers.attention_pattern(arch, weights, q, keys, position[None], key_positions)
         if hold_pattern:
             pattern = lax.stop_gradient(pattern)
-        return target + layers.attention_output(arch, w, pattern, values)[0]
+        u = layers.attention_output(arch, weights, pattern, values)[0]
+        return target + layers.leave(arch, weights, "attention", u, **options)
 
     return attention

@@ -5,77 +5,51 @@ families translate a Hugging Face config into it; ``layers.py`` and ``decoder.py
 changes what is computed.
 """
 
-import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property
+from typing import Any, Literal
 
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
+
+from jaxdyn.models.rope import LinearScaling as LinearScaling
+from jaxdyn.models.rope import Llama3Scaling as Llama3Scaling
+from jaxdyn.models.rope import Rope as Rope
 
 Norm = Literal["rms", "layer"]
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu"]
 Position = Literal["rope", "learned"]
 Initializer = Literal["normal", "depth-scaled"]
+Placement = Literal["pre", "post", "both"]
+QKNorm = Literal["head", "projection"]
 
 
 @dataclass(frozen=True)
-class LinearScaling:
-    """All rotary frequencies divided by one factor (position interpolation, arXiv 2306.15595)."""
+class LayerKind:
+    """What may differ from layer to layer: data to the one program that serves them all.
 
-    factor: float
-
-
-@dataclass(frozen=True)
-class Llama3Scaling:
-    """The frequency-dependent scaling of Llama 3.1.
-
-    With the wavelength ``w = 2 pi / f`` and ``C = original_context``: frequencies with ``w < C / high_freq_factor``
-    stay, those with ``w > C / low_freq_factor`` are divided by ``factor``, and between the two the scale is
-    interpolated linearly in ``C / w``.
+    Attributes
+    ----------
+    rope
+        The layer's rotary embedding, or None ("NoPE": its queries and keys are not turned).
+    window
+        Sliding window: a query at t sees the keys at t - window + 1 .. t; None is all up to its own.
+    head_dim, ff_dim
+        Sizes K and F of this layer; where they are below the architecture's, its weights are padded with zeros
+        (``padding``), which changes nothing.
     """
 
-    factor: float
-    low_freq_factor: float
-    high_freq_factor: float
-    original_context: int
-
-
-@dataclass(frozen=True)
-class Rope:
-    """Rotary position embedding (arXiv 2104.09864), rotate-half convention: base ``theta`` and its scaling."""
-
-    theta: float
-    scaling: LinearScaling | Llama3Scaling | None = None
-
-    def frequencies(self, head_dim: int) -> np.ndarray:
-        """Return the angle each pair of coordinates turns by per position.
-
-        ``f_i = theta^(-2 i / K)``, i = 0 .. K/2 - 1, then scaled.
-
-        Parameters
-        ----------
-        head_dim
-            K, the head size (even).
-
-        Returns
-        -------
-        numpy.ndarray
-            (K/2,) float64, radians per position. Computed on the host in float64 whatever the model's dtype.
-        """
-        frequencies = self.theta ** (-np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)
-        if self.scaling is None:
-            return frequencies
-        if isinstance(self.scaling, LinearScaling):
-            return frequencies / self.scaling.factor
-        s = self.scaling
-        turns_in_context = s.original_context * frequencies / (2 * math.pi)
-        kept = (turns_in_context - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor)
-        kept = np.clip(kept, 0.0, 1.0)
-        return (1 - kept) * frequencies / s.factor + kept * frequencies
+    rope: Rope | None
+    window: int | None
+    head_dim: int
+    ff_dim: int
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """A pre-norm decoder: ``h = x + attention(norm(x))``, then ``y = h + mlp(norm(h))``, per block.
+    """A decoder of blocks ``h = x + attention(norm(x))``, then ``y = h + mlp(norm(h))``, and the variants of these.
 
     Attributes
     ----------
@@ -86,6 +60,9 @@ class Architecture:
         head h reads the keys and values of head ``h // (heads // kv_heads)``.
     norm, norm_eps
         "rms": ``x / sqrt(mean(x^2) + eps) * scale``; "layer": mean removed first, with a bias.
+    norm_placement, norm_offset
+        "pre": on each sublayer's input, ``x + f(norm(x))``; "post": on its output, ``x + norm(f(x))`` (OLMo 2); "both":
+        ``x + norm(f(norm(x)))`` (Gemma 2). Every norm multiplies by ``norm_offset + scale`` (Gemma 2 and 3: 1).
     activation, gated
         The MLP is ``W_d (act(W_g n) * W_u n)`` if gated, ``W_d act(W_u n)`` if not.
     qkv_bias, output_bias, mlp_bias
@@ -93,6 +70,23 @@ class Architecture:
     position, rope
         "rope": ``rope`` turns queries and keys; "learned": a table of positions is added to the token embedding and
         ``rope`` is None.
+    layer_kinds
+        Rope, window and sizes of each layer where some differ from (rope, no window, head_dim, ff_dim); empty if none.
+    qk_norm, v_norm
+        RMSNorm of queries and keys before RoPE, "head" by head (Qwen 3) or over the whole "projection" (OLMo 2);
+        RMSNorm without a scale of each value head (Gemma 4).
+    attention_scale, attention_softcap
+        Scores are ``attention_scale q . k``, None being 1/sqrt(K); a cap c makes them ``c tanh(score / c)``.
+    parallel_residual
+        ``y = x + attention(norm(x)) + mlp(norm'(x))`` (GPT-NeoX).
+    embedding_scale, logit_softcap
+        Token embeddings are multiplied by the one; logits z become ``c tanh(z / c)`` with the other.
+    per_layer_width, per_layer_vocab
+        P and the rows of its table where each block also reads an embedding of the token made for it; 0 without.
+    layer_scale
+        Whether a block's output is multiplied by a learned number.
+    kv_sources
+        For each layer the layer whose keys and values it reads, itself or an earlier one; empty: all their own.
     tied_head
         Whether the unembedding is the token embedding.
     initializer_range, initializer
@@ -121,3 +115,46 @@ class Architecture:
     tied_head: bool
     initializer_range: float
     initializer: Initializer
+    norm_placement: Placement = "pre"
+    norm_offset: float = 0.0
+    layer_kinds: tuple[LayerKind, ...] = ()
+    qk_norm: QKNorm | None = None
+    v_norm: bool = False
+    attention_scale: float | None = None
+    attention_softcap: float | None = None
+    parallel_residual: bool = False
+    embedding_scale: float = 1.0
+    logit_softcap: float | None = None
+    per_layer_width: int = 0
+    per_layer_vocab: int = 0
+    layer_scale: bool = False
+    kv_sources: tuple[int, ...] = ()
+
+    @cached_property
+    def kinds(self) -> tuple[LayerKind, ...]:
+        """The kind of every layer."""
+        return self.layer_kinds or (LayerKind(self.rope, None, self.head_dim, self.ff_dim),) * self.layers
+
+    @property
+    def score_scale(self) -> float:
+        """What the products of queries and keys are multiplied by."""
+        return self.head_dim**-0.5 if self.attention_scale is None else self.attention_scale
+
+    @cached_property
+    def donors(self) -> tuple[int, ...]:
+        """The layers whose keys and values later layers read."""
+        return tuple(sorted({source for layer, source in enumerate(self.kv_sources) if source != layer}))
+
+    def shares(self, layer: int) -> bool:
+        """Whether a layer reads the keys and values of another."""
+        return bool(self.kv_sources) and self.kv_sources[layer] != layer
+
+
+def of_layer(table: np.ndarray, layer: Mapping[str, Any]) -> Array:
+    """Return a layer's row of a table (L, ...), by the number that ``layer_weights`` gave it, which may be traced.
+
+    Rows that are all equal are a constant of the program.
+    """
+    if (table == table[:1]).all():
+        return jnp.asarray(table[0])
+    return jnp.asarray(table)[layer["index"]]

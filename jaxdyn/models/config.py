@@ -2,12 +2,12 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jaxdyn.errors import InputError
-from jaxdyn.models.architecture import Activation, LinearScaling, Llama3Scaling, Rope
+from jaxdyn.models.architecture import Activation
 
 Config = Mapping[str, Any]
 
@@ -20,7 +20,50 @@ ACTIVATIONS: dict[str, Activation] = {
     "gelu_pytorch_tanh": "gelu_tanh",
     "relu": "relu",
 }
-ROPE_TYPES = ("default", "linear", "llama3")
+# Fields that change nothing the decoder computes: bookkeeping, dropout (inference has none), generation, other heads.
+HARMLESS = frozenset(
+    """architectures auto_map begin_suppress_tokens bad_words_ids cache_implementation chunk_size_feed_forward
+    do_sample dtype early_stopping finetuning_task gradient_checkpointing id2label is_decoder label2id max_length
+    max_new_tokens min_length model_type n_ctx name_or_path num_beams num_labels num_return_sequences prefix
+    pretraining_tp problem_type quantization_config return_dict suppress_tokens task_specific_params temperature
+    tie_encoder_decoder tokenizer_class top_k top_p torch_dtype torchscript transformers_version typical_p unsloth_fixed
+    use_bfloat16 use_cache""".split()
+)
+HARMLESS_ENDINGS = ("dropout", "dropout_prob", "pdrop", "_penalty", "_token_id", "_token_ids", "_token_index")
+HARMLESS_BEGINNINGS = ("_", "output_", "summary_")
+
+
+class Recorded(Mapping[str, Any]):
+    """A config that remembers which fields were read, so that one nobody reads is refused instead of ignored.
+
+    Parameters
+    ----------
+    values
+        The config, or a part of it.
+    inside
+        Name of the part, for messages.
+    """
+
+    def __init__(self, values: Config, inside: str = "") -> None:
+        self._values, self._inside, self._read = values, inside, set[str]()
+
+    def __getitem__(self, name: str) -> Any:
+        self._read.add(name)
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def refuse_unread(self) -> None:
+        """Refuse fields that were not read and are set (not null, false or empty), but for the harmless ones."""
+        for name, value in self._values.items():
+            harmless = name in HARMLESS or name.startswith(HARMLESS_BEGINNINGS) or name.endswith(HARMLESS_ENDINGS)
+            off = value is None or value is False or value in ("", [], {})
+            if not (name in self._read or harmless or off):
+                raise InputError(wrong(f"{self._inside}{name}", value, "no such field, or null: it is not implemented"))
 
 
 def read_json(path: Path, *, what: str) -> dict[str, Any]:
@@ -46,7 +89,7 @@ def integer(config: Config, name: str, default: int | None = None, *, minimum: i
     """Return an integer field, at least ``minimum``; ``default`` stands for an absent or null field."""
     value = _field(config, name, default)
     if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
-        raise InputError(_wrong(name, value, f"an integer of at least {minimum}"))
+        raise InputError(wrong(name, value, f"an integer of at least {minimum}"))
     return value
 
 
@@ -54,7 +97,7 @@ def number(config: Config, name: str, default: float | None = None) -> float:
     """Return a finite positive number; ``default`` stands for an absent or null field."""
     value = _field(config, name, default)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value <= 0:
-        raise InputError(_wrong(name, value, "a finite number above 0"))
+        raise InputError(wrong(name, value, "a finite number above 0"))
     return float(value)
 
 
@@ -62,7 +105,7 @@ def boolean(config: Config, name: str, default: bool) -> bool:
     """Return a true or false field; ``default`` stands for an absent or null field."""
     value = _field(config, name, default)
     if not isinstance(value, bool):
-        raise InputError(_wrong(name, value, "true or false"))
+        raise InputError(wrong(name, value, "true or false"))
     return value
 
 
@@ -70,7 +113,7 @@ def activation(config: Config, name: str, default: str) -> Activation:
     """Return the activation function named by a field, in our names."""
     value = _field(config, name, default)
     if value not in ACTIVATIONS:
-        raise InputError(_wrong(name, value, f"one of {', '.join(ACTIVATIONS)}"))
+        raise InputError(wrong(name, value, f"one of {', '.join(ACTIVATIONS)}"))
     return ACTIVATIONS[value]
 
 
@@ -78,48 +121,22 @@ def require(config: Config, name: str, only: Any) -> None:
     """Refuse a field that is set to anything but ``only``, the one value this package implements."""
     value = config.get(name)
     if value is not None and value != only:
-        raise InputError(_wrong(name, value, f"{json.dumps(only)}, the only value supported"))
+        raise InputError(wrong(name, value, f"{json.dumps(only)}, the only value supported"))
 
 
-def rope(config: Config, context: int) -> Rope:
-    """Read the rotary embedding from ``rope_parameters`` (transformers 5) or ``rope_theta`` and ``rope_scaling``.
+def optional_number(config: Config, name: str, default: float | None) -> float | None:
+    """Return a finite positive number, or None for a null field; ``default`` stands for an absent one."""
+    if name not in config:
+        return default
+    return None if config[name] is None else number(config, name)
 
-    Parameters
-    ----------
-    config
-        The config. Where both spellings are there, they must agree on theta.
-    context
-        Stands for ``original_max_position_embeddings`` where a llama3 scaling leaves it out.
 
-    Returns
-    -------
-    Rope
-        Base and scaling; types other than default, linear and llama3 are an ``InputError``.
-    """
-    found = {name: config.get(name) or {} for name in ("rope_parameters", "rope_scaling")}
-    for name, value in found.items():
-        if not isinstance(value, Mapping):
-            raise InputError(_wrong(name, value, "an object"))
-    name = "rope_parameters" if found["rope_parameters"] else "rope_scaling"
-    values = found[name]
-    theta = number(values, "rope_theta", number(config, "rope_theta", 10000.0))
-    if config.get("rope_theta") is not None and theta != config["rope_theta"]:
-        msg = f'config.json: "rope_theta" is {config["rope_theta"]} but "{name}" says {theta}; make them agree'
-        raise InputError(msg)
-    kind = values.get("rope_type", values.get("type", "default"))
-    if kind not in ROPE_TYPES:
-        raise InputError(_wrong(f"{name}.rope_type", kind, f"one of {', '.join(ROPE_TYPES)}"))
-    require(values, "partial_rotary_factor", 1.0)
-    require(config, "partial_rotary_factor", 1.0)
-    if kind == "default":
-        return Rope(theta)
-    if kind == "linear":
-        return Rope(theta, LinearScaling(number(values, "factor")))
-    low, high = number(values, "low_freq_factor"), number(values, "high_freq_factor")
-    if not low < high:
-        raise InputError(_wrong(f"{name}.high_freq_factor", high, f"a number above low_freq_factor ({low})"))
-    original = integer(values, "original_max_position_embeddings", context)
-    return Rope(theta, Llama3Scaling(number(values, "factor"), low, high, original))
+def strings(config: Config, name: str, default: Sequence[str], allowed: tuple[str, ...]) -> tuple[str, ...]:
+    """Return a list of words out of ``allowed``, as long as ``default``, which stands for an absent or null field."""
+    value = _field(config, name, list(default))
+    if not isinstance(value, list | tuple) or len(value) != len(default) or not set(value) <= set(allowed):
+        raise InputError(wrong(name, value, f"{len(default)} of {', '.join(allowed)}"))
+    return tuple(value)
 
 
 def _field(config: Config, name: str, default: Any) -> Any:
@@ -131,5 +148,6 @@ def _field(config: Config, name: str, default: Any) -> Any:
     return value
 
 
-def _wrong(name: str, value: Any, allowed: str) -> str:
+def wrong(name: str, value: Any, allowed: str) -> str:
+    """Say that a field has a value that is not allowed."""
     return f'config.json: "{name}": got {value!r}, allowed {allowed}; correct the config or choose another model'

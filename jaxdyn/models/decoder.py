@@ -1,8 +1,8 @@
 """Stage 1 of 7: the decoder, from token ids through the residual stream to logits.
 
-A block is two sublayers, each with its skip; the sublayers are separate functions because their Jacobians are measured
-apart. The stack is one ``lax.scan`` over the layers, so the compiled program does not grow with depth, and weights
-stored in a low precision are cast one layer at a time.
+A block is two halves, each with its skip: attention, and all that follows it. They are separate functions because their
+Jacobians are measured apart. The stack is one ``lax.scan`` over the layers, so the compiled program does not grow with
+depth, and weights stored in a low precision are cast one layer at a time.
 """
 
 from collections.abc import Mapping
@@ -15,9 +15,11 @@ from jax import lax
 from jaxtyping import Array, Float, Int
 
 from jaxdyn.models import layers
+from jaxdyn.models import stream as streams
 from jaxdyn.models.architecture import Architecture
 from jaxdyn.models.attention import causal_attention
 from jaxdyn.models.layers import HIGHEST, Derivative
+from jaxdyn.models.stream import NOTHING, Beside, Stream
 
 Params = Mapping[str, Any]
 
@@ -40,21 +42,48 @@ def layer_weights(params: Params, layer: int | Int[Array, ""]) -> dict[str, Any]
     Returns
     -------
     dict
-        {"attention_norm", "attention", "mlp_norm", "mlp"}, each a dict of arrays without the layer axis.
+        {"attention_norm", "attention", "mlp_norm", "mlp", ...}, each a dict of arrays without the layer axis, and
+        "index", the layer's number, by which a block finds its window, its rope and what it shares.
     """
     one = jax.tree.map(lambda leaf: lax.dynamic_index_in_dim(leaf, layer, keepdims=False), params["blocks"])
-    return _cast(one, compute_dtype(params))
+    return _cast(one, compute_dtype(params)) | {"index": jnp.asarray(layer, jnp.int32)}
 
 
 def embed(
     arch: Architecture, params: Params, ids: Int[Array, " T"], positions: Int[Array, " T"]
 ) -> Float[Array, "T D"]:
-    """Embed token ids: ``E[id]``, plus ``P[position]`` where positions are learned; the compute dtype."""
+    """Embed token ids: ``s E[id]``, plus ``P[position]`` where positions are learned; the compute dtype."""
     dtype = compute_dtype(params)
     x = params["embed"]["tokens"][ids].astype(dtype)
+    if arch.embedding_scale != 1.0:
+        x = x * arch.embedding_scale
     if arch.position == "learned":
         x = x + params["embed"]["positions"][positions].astype(dtype)
     return x
+
+
+def layer_inputs(
+    arch: Architecture, params: Params, ids: Int[Array, "... T"], x: Float[Array, "... T D"]
+) -> Float[Array, "... T L P"] | None:
+    """Return the tokens' embeddings made for each block, or None where the blocks read none.
+
+    ``(sqrt(P) E_l[id] + norm(W_l x / sqrt(D))) / sqrt(2)`` with x the token's scaled embedding. Source: Gemma 4.
+    """
+    if not arch.per_layer_width:
+        return None
+    weights, dtype = params["embed"], x.dtype
+    shape = (*ids.shape, arch.layers, arch.per_layer_width)
+    own = weights["per_layer"][ids].astype(dtype).reshape(shape) * arch.per_layer_width**0.5
+    projected = jnp.matmul(x, weights["per_layer_projection"].astype(dtype).T, precision=HIGHEST)
+    projected = (projected * arch.width**-0.5).reshape(shape)
+    return (layers.norm(arch, _cast(weights["per_layer_norm"], dtype), projected) + own) * 2**-0.5
+
+
+def begin(arch: Architecture, params: Params, ids: Int[Array, "B T"]) -> Stream:
+    """Embed whole prompts, positions 0 .. T-1: the stream at the entry of the first block."""
+    positions = jnp.arange(ids.shape[1])
+    x = jax.vmap(lambda row: embed(arch, params, row, positions))(ids)
+    return streams.begin(arch, x, layer_inputs(arch, params, ids, x))
 
 
 def attention_sublayer(
@@ -64,8 +93,9 @@ def attention_sublayer(
     positions: Int[Array, " T"],
     *,
     derivative: Derivative = "exact",
+    beside: Beside = NOTHING,
 ) -> Float[Array, "T D"]:
-    """Attention with its skip: ``h = x + attention(norm(x))``.
+    """Attention with its skip: ``h = x + attention(norm(x))``, norms as ``arch.norm_placement`` says.
 
     Parameters
     ----------
@@ -78,28 +108,73 @@ def attention_sublayer(
     positions
         (T,) integers.
     derivative
-        "frozen" holds the norm's scale and the attention pattern fixed under differentiation.
+        "frozen" holds the norms' scales and the attention pattern fixed under differentiation.
+    beside
+        Shared keys and values, where blocks share them.
 
     Returns
     -------
     Array
         (T, D) residual stream between attention and MLP.
     """
-    n = layers.norm(arch, layer["attention_norm"], x, derivative=derivative)
-    q = layers.queries(arch, layer["attention"], n, positions)
-    k, v = layers.keys_values(arch, layer["attention"], n, positions)
-    pattern = layers.attention_pattern(arch, q, k, positions, positions)
+    streams.check(arch, beside)
+    n = layers.enter(arch, layer, "attention", x, derivative=derivative)
+    q = layers.queries(arch, layer, n, positions)
+    own = layers.keys_values(arch, layer, n, positions, derivative=derivative)
+    k, v = streams.own_or_shared(arch, layer, own, (beside.keys, beside.values))
+    pattern = layers.attention_pattern(arch, layer, q, k, positions, positions)
     if derivative == "frozen":
         pattern = lax.stop_gradient(pattern)
-    return x + layers.attention_output(arch, layer["attention"], pattern, v)
+    u = layers.attention_output(arch, layer, pattern, v)
+    return x + layers.leave(arch, layer, "attention", u, derivative=derivative)
+
+
+def mlp_update(
+    arch: Architecture, layer: Params, h: Float[Array, "... D"], *, derivative: Derivative = "exact"
+) -> Float[Array, "... D"]:
+    """Return what the MLP adds to the stream, ``mlp(norm(h))``, norms as ``arch.norm_placement`` says."""
+    n = layers.enter(arch, layer, "mlp", h, derivative=derivative)
+    u = layers.mlp(arch, layer["mlp"], n, derivative=derivative)
+    return layers.leave(arch, layer, "mlp", u, derivative=derivative)
 
 
 def mlp_sublayer(
-    arch: Architecture, layer: Params, h: Float[Array, "... D"], *, derivative: Derivative = "exact"
+    arch: Architecture,
+    layer: Params,
+    h: Float[Array, "... D"],
+    *,
+    derivative: Derivative = "exact",
+    layer_input: Float[Array, "... P"] | None = None,
 ) -> Float[Array, "... D"]:
-    """MLP with its skip, ``y = h + mlp(norm(h))``, position by position; "frozen" as in ``norm`` and ``mlp``."""
-    n = layers.norm(arch, layer["mlp_norm"], h, derivative=derivative)
-    return h + layers.mlp(arch, layer["mlp"], n, derivative=derivative)
+    """MLP with its skip and what follows it, position by position; "frozen" as in ``norm`` and ``mlp``.
+
+    ``y = c (m + norm(per_layer_update(m)))`` with ``m = h + mlp(norm(h))``; without a per-layer embedding and a layer
+    scale c, ``y = m``.
+    """
+    y = h + mlp_update(arch, layer, h, derivative=derivative)
+    if arch.per_layer_width:
+        assert layer_input is not None, "streams.check has seen to it"
+        u = layers.per_layer_update(arch, layer["per_layer"], y, layer_input, derivative=derivative)
+        y = y + layers.leave(arch, layer, "per_layer", u, derivative=derivative)
+    return y * layer["layer_scale"]["scale"] if arch.layer_scale else y
+
+
+def finish_block(
+    arch: Architecture,
+    layer: Params,
+    x: Float[Array, "... D"],
+    h: Float[Array, "... D"],
+    *,
+    derivative: Derivative = "exact",
+    layer_input: Float[Array, "... P"] | None = None,
+) -> Float[Array, "... D"]:
+    """Return the block's output from its input x and the stream h after attention.
+
+    ``mlp_sublayer(h)``, or ``h + mlp(norm(x))`` where the residual is parallel.
+    """
+    if arch.parallel_residual:
+        return h + mlp_update(arch, layer, x, derivative=derivative)
+    return mlp_sublayer(arch, layer, h, derivative=derivative, layer_input=layer_input)
 
 
 def block(
@@ -109,21 +184,16 @@ def block(
     positions: Int[Array, " T"],
     *,
     derivative: Derivative = "exact",
+    beside: Beside = NOTHING,
 ) -> Float[Array, "T D"]:
-    """Apply one block, ``mlp_sublayer(attention_sublayer(x))``."""
-    h = attention_sublayer(arch, layer, x, positions, derivative=derivative)
-    return mlp_sublayer(arch, layer, h, derivative=derivative)
-
-
-def embed_prompts(arch: Architecture, params: Params, ids: Int[Array, "B T"]) -> Float[Array, "B T D"]:
-    """Embed whole prompts, positions 0 .. T-1."""
-    positions = jnp.arange(ids.shape[1])
-    return jax.vmap(lambda row: embed(arch, params, row, positions))(ids)
+    """Apply one block: ``attention_sublayer``, then ``finish_block``."""
+    h = attention_sublayer(arch, layer, x, positions, derivative=derivative, beside=beside)
+    return finish_block(arch, layer, x, h, derivative=derivative, layer_input=beside.layer_input)
 
 
 def advance(
-    arch: Architecture, layer: Params, x: Float[Array, "B T D"], lengths: Int[Array, " B"]
-) -> tuple[Float[Array, "B T D"], Float[Array, "B T D"]]:
+    arch: Architecture, layer: Params, stream: Stream, lengths: Int[Array, " B"]
+) -> tuple[Float[Array, "B T D"], Stream]:
     """Carry whole prompts through one block without forming the attention pattern.
 
     Parameters
@@ -132,24 +202,29 @@ def advance(
         The description of the decoder.
     layer
         One layer's weights, from ``layer_weights``.
-    x
-        (B, T, D) residual stream at the block's entry, prompts padded on the right.
+    stream
+        At the block's entry, prompts padded on the right.
     lengths
         (B,) real tokens of each prompt; what lies beyond is undefined in the result.
 
     Returns
     -------
     tuple
-        h (B, T, D), the stream before the MLP, and y (B, T, D), after the block: equal to ``attention_sublayer`` and
-        ``block`` of each prompt up to rounding, at every real position.
+        h (B, T, D), the residual stream before the MLP, and the stream after the block: equal to
+        ``attention_sublayer`` and ``block`` of each prompt up to rounding, at every real position.
     """
-    positions, w = jnp.arange(x.shape[1]), layer["attention"]
-    n = layers.norm(arch, layer["attention_norm"], x)
-    q = jax.vmap(lambda n: layers.queries(arch, w, n, positions))(n)
-    k, v = jax.vmap(lambda n: layers.keys_values(arch, w, n, positions))(n)
-    mixed = causal_attention(q, k, v, lengths)
-    h = x + layers.linear(w, "o", mixed.reshape(*x.shape[:2], -1))
-    return h, mlp_sublayer(arch, layer, h)
+    x, beside = stream.x, streams.beside(arch, layer, stream)
+    streams.check(arch, beside)
+    positions = jnp.arange(x.shape[1])
+    n = layers.enter(arch, layer, "attention", x)
+    q = jax.vmap(lambda n: layers.queries(arch, layer, n, positions))(n)
+    own = jax.vmap(lambda n: layers.keys_values(arch, layer, n, positions))(n)
+    k, v = streams.own_or_shared(arch, layer, own, (beside.keys, beside.values))
+    mixed = causal_attention(arch, layer, q, k, v, lengths)
+    u = layers.linear(layer["attention"], "o", mixed.reshape(*x.shape[:2], -1))
+    h = x + layers.leave(arch, layer, "attention", u)
+    y = finish_block(arch, layer, x, h, layer_input=beside.layer_input)
+    return h, streams.step(arch, layer, stream, y, k, v)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -170,28 +245,32 @@ def residual_stream(
     Returns
     -------
     tuple
-        inputs (L, B, T, D), the stream at each block's entry; middle (L, B, T, D), between its attention and MLP;
+        inputs (L, B, T, D), the stream at each block's entry; middle (L, B, T, D), after its attention;
         final (B, T, D), after the last block, before the final norm. Compute dtype. Nothing of size V is formed.
     """
     positions = jnp.arange(ids.shape[1])
-    dtype = compute_dtype(params)
 
-    def step(x, stored):
-        layer = _cast(stored, dtype)
-        h = jax.vmap(lambda x: attention_sublayer(arch, layer, x, positions))(x)
-        return mlp_sublayer(arch, layer, h), (x, h)
+    def step(stream, index):
+        layer = layer_weights(params, index)
+        x, beside = stream.x, streams.beside(arch, layer, stream)
+        h = jax.vmap(lambda x, beside: attention_sublayer(arch, layer, x, positions, beside=beside))(x, beside)
+        y = finish_block(arch, layer, x, h, layer_input=beside.layer_input)
+        if not arch.donors:
+            return streams.Stream(y, stream.layer_inputs), (x, h)
+        n = layers.enter(arch, layer, "attention", x)
+        kept = jax.vmap(lambda n: layers.keys_values(arch, layer, n, positions))(n)
+        return streams.step(arch, layer, stream, y, *kept), (x, h)
 
-    x = jax.vmap(lambda ids: embed(arch, params, ids, positions))(ids)
-    final, (inputs, middle) = lax.scan(step, x, params["blocks"])
-    return inputs, middle, final
+    final, (inputs, middle) = lax.scan(step, begin(arch, params, ids), jnp.arange(arch.layers))
+    return inputs, middle, final.x
 
 
 def unembed(arch: Architecture, params: Params, x: Float[Array, "... D"]) -> Float[Array, "... V"]:
-    """Map the stream after the last block to logits: ``W_U norm(x)``, with W_U the token embedding if tied."""
+    """Map the stream after the last block to logits: ``cap(W_U norm(x))``, with W_U the token embedding if tied."""
     dtype = compute_dtype(params)
     n = layers.norm(arch, _cast(params["final_norm"], dtype), x)
     head = params["embed"]["tokens"] if arch.tied_head else params["head"]
-    return jnp.matmul(n, head.astype(dtype).T, precision=HIGHEST)
+    return layers.capped(jnp.matmul(n, head.astype(dtype).T, precision=HIGHEST), arch.logit_softcap)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -17,6 +17,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from jaxdyn.errors import InputError
 from jaxdyn.models import decoder, layers
+from jaxdyn.models import stream as streams
 from jaxdyn.models.architecture import Architecture
 from jaxdyn.models.decoder import Params
 
@@ -134,20 +135,30 @@ def _forward(
 ) -> tuple[Float[Array, "T D"], tuple[Float[Array, "L S G K"], Float[Array, "L S G K"]]]:
     """Run the blocks on new tokens, whose keys and values are written into the cache at their positions."""
     slots = jnp.arange(cache[0].shape[1])
+    x = decoder.embed(arch, params, ids, positions)
+    inputs = decoder.layer_inputs(arch, params, ids, x)
 
-    def step(x, scanned):
+    def step(carry, scanned):
+        x, kept = carry
         index, keys, values = scanned
         layer = decoder.layer_weights(params, index)
-        n = layers.norm(arch, layer["attention_norm"], x)
-        q = layers.queries(arch, layer["attention"], n, positions)
-        k, v = layers.keys_values(arch, layer["attention"], n, positions)
+        beside = streams.beside(arch, layer, kept)
+        layer_input = None if inputs is None else inputs[:, index]
+        n = layers.enter(arch, layer, "attention", x)
+        q = layers.queries(arch, layer, n, positions)
+        k, v = layers.keys_values(arch, layer, n, positions)
         keys, values = keys.at[positions].set(k), values.at[positions].set(v)
-        pattern = layers.attention_pattern(arch, q, keys, positions, slots)
-        h = x + layers.attention_output(arch, layer["attention"], pattern, values)
-        return decoder.mlp_sublayer(arch, layer, h), (keys, values)
+        batch = keys[None], values[None]
+        (k,), (v,) = streams.own_or_shared(arch, layer, batch, (beside.keys, beside.values))
+        pattern = layers.attention_pattern(arch, layer, q, k, positions, slots)
+        u = layers.attention_output(arch, layer, pattern, v)
+        h = x + layers.leave(arch, layer, "attention", u)
+        y = decoder.finish_block(arch, layer, x, h, layer_input=layer_input)
+        return (y, streams.step(arch, layer, kept, kept.x, *batch)), (keys, values)
 
-    x = decoder.embed(arch, params, ids, positions)
-    return lax.scan(step, x, (jnp.arange(arch.layers), *cache))
+    kept = streams.begin(arch, jnp.zeros((1, *slots.shape, 0), x.dtype), None)
+    (x, _), cache = lax.scan(step, (x, kept), (jnp.arange(arch.layers), *cache))
+    return x, cache
 
 
 def _choose(

@@ -10,19 +10,43 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 
 from jaxdyn.models.architecture import Architecture
 from jaxdyn.models.decoder import Params
+from jaxdyn.models.padding import real_entries, real_shape
 
 RESIDUAL_WRITERS = ("blocks/attention/o", "blocks/mlp/down")
 
 
 def shapes(arch: Architecture) -> dict[str, tuple[int, ...]]:
     """Return the shape of every parameter by its path, such as ``"blocks/attention/q": (L, H K, D)``."""
+    width, norm = arch.width, _norm(arch)
+    table: dict[str, tuple[int, ...]] = {"embed/tokens": (arch.vocab, width)}
+    if arch.position == "learned":
+        table["embed/positions"] = (arch.context, width)
+    if arch.per_layer_width:
+        every = arch.layers * arch.per_layer_width
+        table["embed/per_layer"] = (arch.per_layer_vocab, every)
+        table["embed/per_layer_projection"] = (every, width)
+        table["embed/per_layer_norm/scale"] = (arch.per_layer_width,)
+    for part, leaves in _block(arch).items():
+        table |= {f"blocks/{part}/{name}": (arch.layers, *shape) for name, shape in leaves.items()}
+    table |= {f"final_norm/{name}": shape for name, shape in norm.items()}
+    if not arch.tied_head:
+        table["head"] = (arch.vocab, width)
+    return table
+
+
+def _norm(arch: Architecture) -> dict[str, tuple[int, ...]]:
+    return {"scale": (arch.width,)} | ({"bias": (arch.width,)} if arch.norm == "layer" else {})
+
+
+def _block(arch: Architecture) -> dict[str, dict[str, tuple[int, ...]]]:
+    """Return the shapes of one block's leaves by group."""
     width, ff = arch.width, arch.ff_dim
     q, kv = arch.heads * arch.head_dim, arch.kv_heads * arch.head_dim
-    norm = {"scale": (width,)} | ({"bias": (width,)} if arch.norm == "layer" else {})
     attention = {"q": (q, width), "k": (kv, width), "v": (kv, width), "o": (width, q)}
     if arch.qkv_bias:
         attention |= {"q_bias": (q,), "k_bias": (kv,), "v_bias": (kv,)}
@@ -32,17 +56,31 @@ def shapes(arch: Architecture) -> dict[str, tuple[int, ...]]:
     mlp = {name: (ff, width) for name in hidden} | {"down": (width, ff)}
     if arch.mlp_bias:
         mlp |= {f"{name}_bias": (ff,) for name in hidden} | {"down_bias": (width,)}
-    parts = {"attention_norm": norm, "attention": attention, "mlp_norm": norm, "mlp": mlp}
+    parts: dict[str, dict[str, tuple[int, ...]]] = {"attention": attention, "mlp": mlp}
+    if arch.norm_placement != "post":
+        parts |= {"attention_norm": _norm(arch), "mlp_norm": _norm(arch)}
+    if arch.norm_placement != "pre":
+        parts |= {"attention_post_norm": _norm(arch), "mlp_post_norm": _norm(arch)}
+    if arch.qk_norm is not None:
+        rows = (q, kv) if arch.qk_norm == "projection" else (arch.head_dim, arch.head_dim)
+        parts["attention/q_norm"], parts["attention/k_norm"] = ({"scale": (size,)} for size in rows)
+    if arch.per_layer_width:
+        own = arch.per_layer_width
+        parts |= {"per_layer": {"gate": (own, width), "project": (width, own)}, "per_layer_post_norm": _norm(arch)}
+    if arch.layer_scale:
+        parts["layer_scale"] = {"scale": (1,)}
+    return parts
 
-    table: dict[str, tuple[int, ...]] = {"embed/tokens": (arch.vocab, width)}
-    if arch.position == "learned":
-        table["embed/positions"] = (arch.context, width)
-    for part, leaves in parts.items():
-        table |= {f"blocks/{part}/{name}": (arch.layers, *shape) for name, shape in leaves.items()}
-    table |= {f"final_norm/{name}": shape for name, shape in norm.items()}
-    if not arch.tied_head:
-        table["head"] = (arch.vocab, width)
-    return table
+
+def count(arch: Architecture) -> int:
+    """Return the number of parameters, the zeros that pad smaller layers not counted."""
+    total = 0
+    for path, shape in shapes(arch).items():
+        if path.startswith("blocks/"):
+            total += sum(math.prod(real_shape(arch, path, layer, shape[1:])) for layer in range(arch.layers))
+        else:
+            total += math.prod(shape)
+    return total
 
 
 def nest(flat: dict[str, jax.Array]) -> dict:
@@ -69,8 +107,8 @@ def initialise(arch: Architecture, seed: int, *, dtype: DTypeLike = "float32") -
     """Draw random parameters by the family's rule.
 
     Matrices and embeddings: normal(0, ``initializer_range``), divided by sqrt(2 L) for the two maps that write to the
-    residual stream if ``initializer == "depth-scaled"`` (GPT-2); norm scales 1; biases 0. Each leaf has its own key,
-    so a leaf's values do not depend on which others there are.
+    residual stream if ``initializer == "depth-scaled"`` (GPT-2); what norms multiply by and layer scales 1; biases 0.
+    What pads smaller layers is 0. Each leaf has its own key, so its values do not depend on which others there are.
 
     Parameters
     ----------
@@ -91,7 +129,7 @@ def initialise(arch: Architecture, seed: int, *, dtype: DTypeLike = "float32") -
     for path, shape in shapes(arch).items():
         name = path.rsplit("/", 1)[-1]
         if name == "scale":
-            flat[path] = jnp.ones(shape, dtype)
+            flat[path] = jnp.full(shape, 1.0 - arch.norm_offset, dtype)
         elif name == "bias" or name.endswith("_bias"):
             flat[path] = jnp.zeros(shape, dtype)
         else:
@@ -99,7 +137,20 @@ def initialise(arch: Architecture, seed: int, *, dtype: DTypeLike = "float32") -
             deviation = arch.initializer_range / (math.sqrt(2 * arch.layers) if scaled else 1.0)
             own_key = jax.random.fold_in(key, zlib.crc32(path.encode()))
             flat[path] = _normal(own_key, jnp.float32(deviation), shape, jnp.dtype(dtype))
+        if path.startswith("blocks/"):
+            flat[path] = _padded(arch, path, flat[path])
     return nest(flat)
+
+
+def _padded(arch: Architecture, path: str, leaf: jax.Array) -> jax.Array:
+    """Put zeros where a layer is smaller than the leaf."""
+    if all(real_entries(arch, path, layer) is None for layer in range(arch.layers)):
+        return leaf
+    mask = np.zeros(leaf.shape, bool)
+    for layer in range(arch.layers):
+        entries = real_entries(arch, path, layer)
+        mask[layer][... if entries is None else entries] = True
+    return jnp.where(mask, leaf, jnp.zeros((), leaf.dtype))
 
 
 @partial(jax.jit, static_argnames=("shape", "dtype"))

@@ -58,15 +58,19 @@ class Placement:
         int
             How many of the values are NaN or inf in the parameter's dtype.
         """
-        bad = 0
+        one_number = value.ndim == 0  # a scalar in each layer
+        value, bad = np.atleast_1d(value), 0
         step = len(value) if self._host is not None else max(1, PIECE // max(1, value[:1].size * self._dtype.itemsize))
         for start in range(0, len(value), step):
             with np.errstate(over="ignore"):  # what overflows becomes inf, which is counted
                 piece = np.ascontiguousarray(value[start : start + step], self._dtype)
             bad += piece.size - int(np.isfinite(piece).sum())
-            if layer is not None:
-                piece = piece[None]
-            origin = (start,) if layer is None else (layer, start)
+            if layer is None:
+                origin = (start,)
+            elif one_number:
+                origin = (layer,)
+            else:
+                piece, origin = piece[None], (layer, start)
             self._put(piece, origin + (0,) * (piece.ndim - len(origin)))
         return bad
 

@@ -19,11 +19,12 @@ from jax.sharding import Mesh, Sharding
 from jaxdyn.errors import InputError
 from jaxdyn.models import parameters
 from jaxdyn.models.architecture import Architecture
-from jaxdyn.models.config import Config, read_json
+from jaxdyn.models.config import Config, Recorded, read_json
 from jaxdyn.models.families import FAMILIES
 from jaxdyn.models.locate import locate
 from jaxdyn.models.model import Model
 from jaxdyn.models.orbax_copy import read_manifest, restore
+from jaxdyn.models.padding import real_entries, real_shape
 from jaxdyn.models.placement import Placement
 from jaxdyn.models.tokenizer import load_tokenizer
 from jaxdyn.sharding import Rules, check_mesh, shardings
@@ -130,7 +131,10 @@ def architecture_of(config: Config) -> Architecture:
                 "float16 and bfloat16: use the original model"
             )
             raise InputError(msg)
-    return FAMILIES[kind].architecture(config)
+    read = Recorded(config)
+    arch = FAMILIES[kind].architecture(read)
+    read.refuse_unread()
+    return arch
 
 
 def assemble(
@@ -182,11 +186,19 @@ def assemble(
         source = table[path]
         leaf = Placement(shape, jnp.dtype(dtype), None if shardings is None else shardings[path])
         for layer in range(shape[0]) if path.startswith("blocks/") else (None,):
+            entries = None if layer is None else real_entries(arch, path, layer)
+            if entries is not None and not math.prod(one.size for one in entries):
+                continue  # the layer has none, and the leaf begins as zeros
             key = source.key.format(layer=layer)
-            bad = leaf.write(source.take(fetch_tensor(key)), layer)
+            whole = shape if layer is None else shape[1:]
+            size = whole if entries is None else tuple(one.size for one in entries)
+            value = source.take(fetch_tensor(key), size)
+            if entries is not None:  # a layer smaller than the leaf
+                value = _spread(value, entries, whole)
+            bad = leaf.write(value, layer)
             if bad:
-                size = _tensor_size(path, shape)
-                msg = f"weights: {keys[key]} has {bad} NaN or inf of {size} values (as {dtype}); get it again"
+                count = _tensor_size(path, shape)
+                msg = f"weights: {keys[key]} has {bad} NaN or inf of {count} values (as {dtype}); get it again"
                 raise InputError(msg)
         flat[path] = leaf.finish()
     if arch.tied_head and HEAD in keys:
@@ -211,22 +223,25 @@ def _match(arch: Architecture, shapes: Mapping[str, tuple[int, ...]]) -> dict[st
     wanted: dict[str, tuple[int, ...]] = {}
     leaves = parameters.shapes(arch)
     for path, source in family.table(arch).items():
-        stacked = path.startswith("blocks/")
-        expected = source.checkpoint_shape(leaves[path][1:] if stacked else leaves[path])
-        wanted |= {source.key.format(layer=layer): expected for layer in range(arch.layers if stacked else 1)}
+        if not path.startswith("blocks/"):
+            wanted[source.key] = source.checkpoint_shape(leaves[path])
+            continue
+        for layer in range(arch.layers):
+            shape = real_shape(arch, path, layer, leaves[path][1:])
+            if math.prod(shape):
+                wanted[source.key.format(layer=layer)] = source.checkpoint_shape(shape)
     if arch.tied_head:
         wanted[HEAD] = leaves["embed/tokens"]
 
     keys: dict[str, str] = {}
     left_over = []
     for full in shapes:
-        key = full.removeprefix(family.PREFIX)
-        if re.fullmatch(family.BUFFERS, key):
-            continue
-        if key not in wanted or key in keys:
-            left_over.append(full)
-        else:
+        key = re.sub(rf"^(?:{family.PREFIX})", "", full)
+        key = getattr(family, "ALIASES", {}).get(key, key)
+        if key in wanted and key not in keys:
             keys[key] = full
+        elif not re.fullmatch(family.BUFFERS, key):
+            left_over.append(full)
     missing = [key for key in wanted if key not in keys and not (key == HEAD and arch.tied_head)]
     wrong = [
         f"{full} is {tuple(shapes[full])}, the config says {wanted[key]}"
@@ -244,6 +259,13 @@ def _match(arch: Architecture, shapes: Mapping[str, tuple[int, ...]]) -> dict[st
 def _tensor_size(path: str, shape: tuple[int, ...]) -> int:
     """Return how many values one tensor gives to a parameter."""
     return math.prod(shape[1:] if path.startswith("blocks/") else shape)
+
+
+def _spread(value: np.ndarray, entries: tuple, shape: tuple[int, ...]) -> np.ndarray:
+    """Put a smaller layer's values in their places of a leaf's layer, zeros elsewhere."""
+    whole = np.zeros(shape, value.dtype)
+    whole[entries] = value
+    return whole
 
 
 def _content_hash(tensor: np.ndarray) -> str:

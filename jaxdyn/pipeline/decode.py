@@ -16,7 +16,7 @@ KINDS = ("output", "input", "eigenvector")
 
 
 def token_scores(arch: Architecture, params: dict, directions: Float[Array, "k D"]) -> Float[Array, "k V"]:
-    """Logits that a direction of the residual stream adds, up to the final norm's scale: W_U diag(gamma) x.
+    """Logits that a direction of the residual stream adds, up to the final norm's scale and a cap: W_U diag(gamma) x.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def token_scores(arch: Architecture, params: dict, directions: Float[Array, "k D
     if arch.norm == "layer":
         directions = directions - jnp.mean(directions, axis=-1, keepdims=True)
     head = params["embed"]["tokens"] if arch.tied_head else params["head"]
-    scaled = directions * params["final_norm"]["scale"].astype(directions.dtype)
+    scaled = directions * (arch.norm_offset + params["final_norm"]["scale"].astype(directions.dtype))
     return jnp.matmul(scaled, head.astype(directions.dtype).T, precision=lax.Precision.HIGHEST)
 
 

@@ -120,7 +120,7 @@ def run_unit(
 
 @partial(jax.jit, static_argnums=0)
 def _embed(arch, params, ids):
-    return decoder.embed_prompts(arch, params, ids)
+    return decoder.begin(arch, params, ids)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -132,8 +132,12 @@ def _advance(arch, weights, contexts, lengths):
 def _jacobians(arch, request, kinds, weights, contexts, row, position):
     """Jacobians (P, S, n, n) and norms (P, 2, S) of the residual stream where they enter and leave."""
     out = sample_jacobians(arch, request, weights, contexts, row, position, keep=kinds)
-    norm = {site: jnp.linalg.norm(getattr(out, site), axis=-1) for site in "xhy"}
-    norms = jnp.stack([jnp.stack([norm[site] for site in SITES[kind]]) for kind in kinds])
+    states = {"x": out.x, "h": out.h, "y": out.y}
+    sites = SITES
+    if arch.parallel_residual:  # the MLP reads the block's input, and its part is x + mlp(norm(x))
+        states["m"], sites = out.y - (out.h - out.x), SITES | {"mlp": ("x", "m")}
+    norm = {site: jnp.linalg.norm(state, axis=-1) for site, state in states.items()}
+    norms = jnp.stack([jnp.stack([norm[site] for site in sites[kind]]) for kind in kinds])
     return jnp.stack([getattr(out, kind) for kind in kinds]), norms
 
 

@@ -7,8 +7,8 @@ the other. Blocks end at subdiagonal entries that are negligible in the sense of
 122); shifts are the eigenvalues of a block's trailing 2 x 2, two equal ones where those are real, and exceptional ones
 after every tenth sweep without a deflation (Golub and Van Loan, 4th edition, section 7.5; LAPACK's lahqr).
 
-Sequential depth: n steps a sweep, n to 2 n sweeps (README.md has the counts). This is the reference that runs everywhere; nothing in it is
-tuned to a platform.
+Sequential depth: n steps a sweep, n to 2 n sweeps (README.md has the counts). This is the reference that runs
+everywhere; nothing in it is tuned to a platform.
 """
 
 from functools import partial

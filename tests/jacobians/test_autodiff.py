@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from jaxdyn.jacobians.autodiff import columns
+from jaxdyn.jacobians.closed_form import make_context
 from jaxdyn.models import decoder, layers
 from tests.jacobians.cases import (
+    BOTH,
     DERIVATIVES,
     MODELS,
     POSITION,
@@ -22,7 +24,7 @@ from tests.jacobians.cases import (
     sequence_jacobians,
 )
 
-EVERY = [(name, derivative) for name in MODELS for derivative in DERIVATIVES[name]]
+EVERY = [(name, derivative) for name in MODELS for derivative in DERIVATIVES.get(name, BOTH)]
 TOLERANCE = 1e-12
 
 
@@ -66,39 +68,61 @@ def test_isolated_is_the_block_on_a_sequence_of_one(name):
 
 @pytest.mark.parametrize(("name", "derivative"), EVERY)
 def test_ov_is_the_observed_self_weight_times_the_value_path(name, derivative):
-    """By hand: I + sum_h p_tt W_O,h W_V,h Dn, with Dn by a complex step, which has no truncation error."""
-    c = case(name)
-    size, group = c.arch.head_dim, c.arch.heads // c.arch.kv_heads
+    """By hand: attention in numpy, its pattern held, by a complex step, which has no truncation error."""
+    c, step = case(name), 1e-30
     found = routes(name, "ov", derivative)["autodiff"]
-    w, states, step = jax.tree.map(np.asarray, c.weights["attention"]), np.asarray(c.x), 1e-30
     for i, (b, t) in enumerate(zip(PROMPT, POSITION["other"], strict=True)):
-        values = np.zeros((c.arch.width, c.arch.width))
-        for h in range(c.arch.heads):
-            own, shared = slice(h * size, (h + 1) * size), slice(h // group * size, (h // group + 1) * size)
-            values += self_weights(name)[b, h, t] * w["o"][:, own] @ w["v"][shared]
-        moved = states[b, t][:, None] + 1j * step * np.eye(c.arch.width)  # column j: a step along coordinate j
-        centre = moved - moved.mean(axis=0) if c.arch.norm == "layer" else moved
-        variance = np.mean(centre**2, axis=0) + c.arch.norm_eps
-        variance = variance.real if derivative == "frozen" else variance
-        norm = np.asarray(c.weights["attention_norm"]["scale"])[:, None] * centre / np.sqrt(variance)
-        assert relative(found.attention[i], np.eye(c.arch.width) + values @ norm.imag / step) < TOLERANCE
+        moved = np.asarray(c.x)[b, t][:, None] + 1j * step * np.eye(c.arch.width)  # column j: a step along j
+        h = attention_by_hand(name, b, t, moved, frozen=derivative == "frozen")
+        assert relative(found.attention[i], h.imag / step) < TOLERANCE
+        assert relative(found.h[i], h.real[:, 0]) < TOLERANCE
+
+
+def attention_by_hand(name, b, t, z, *, frozen):
+    """Attention with its skip at one position, as a function of the state there (D, m), the pattern held."""
+    c = case(name)
+    arch, w = c.arch, jax.tree.map(np.asarray, c.weights)
+    pattern, values = seen(name)
+    pattern, values = pattern[b, :, t], values[b]
+    group, size = arch.heads // arch.kv_heads, arch.kinds[c.layer].head_dim
+
+    def held(variance):
+        return variance.real if frozen else variance
+
+    def norm(leaves, x):
+        centre = x - x.mean(axis=0) if arch.norm == "layer" else x
+        scaled = centre / np.sqrt(held(np.mean(centre**2, axis=0)) + arch.norm_eps)
+        return (arch.norm_offset + leaves["scale"])[:, None] * scaled + leaves.get("bias", np.zeros(len(x)))[:, None]
+
+    n = z if arch.norm_placement == "post" else norm(w["attention_norm"], z)
+    own = w["attention"]["v"] @ n + w["attention"].get("v_bias", np.zeros(len(w["attention"]["v"])))[:, None]
+    own = own.reshape(arch.kv_heads, arch.head_dim, -1)
+    if arch.v_norm:
+        own = own / np.sqrt(held(np.sum(own**2, axis=1, keepdims=True)) / size + arch.norm_eps)
+    if arch.shares(c.layer):
+        own = np.broadcast_to(values[t][:, :, None], own.shape)
+    mixed = [
+        pattern[head, t] * own[head // group] + (pattern[head, :t] @ values[:t, head // group])[:, None]
+        for head in range(arch.heads)
+    ]
+    u = w["attention"]["o"] @ np.concatenate(mixed) + w["attention"].get("o_bias", np.zeros(arch.width))[:, None]
+    return z + (u if arch.norm_placement == "pre" else norm(w["attention_post_norm"], u))
 
 
 @cache
-def self_weights(name):
-    """Attention weight of every position on itself, (B, H, T)."""
+def seen(name):
+    """Every position's attention pattern (B, H, T, T), and the values (B, T, G, K) it mixes."""
     c = case(name)
     positions = jnp.arange(c.x.shape[1])
 
     @jit_once
     @jax.vmap
-    def weights(x):
-        w, n = c.weights["attention"], layers.norm(c.arch, c.weights["attention_norm"], x)
-        k, _ = layers.keys_values(c.arch, w, n, positions)
-        pattern = layers.attention_pattern(c.arch, layers.queries(c.arch, w, n, positions), k, positions, positions)
-        return jnp.diagonal(pattern, axis1=1, axis2=2)
+    def look(x, beside):
+        context = make_context(c.arch, c.weights, x, beside)
+        q = layers.queries(c.arch, c.weights, layers.enter(c.arch, c.weights, "attention", x), positions)
+        return layers.attention_pattern(c.arch, c.weights, q, context.keys, positions, positions), context.values
 
-    return np.asarray(weights(c.x))
+    return jax.tree.map(np.asarray, look(c.x, c.beside))
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -111,17 +135,22 @@ def test_central_differences(name):
     moves = step * np.concatenate([np.eye(c.arch.width), -np.eye(c.arch.width)])
 
     @jit_once
-    def slopes(x, s, t):
-        y = jax.vmap(lambda e: decoder.block(c.arch, c.weights, x.at[s].add(e), jnp.arange(len(x)))[t])(moves)
+    def slopes(x, s, t, beside):
+        def output(move):
+            return decoder.block(c.arch, c.weights, x.at[s].add(move), jnp.arange(len(x)), beside=beside)[t]
+
+        y = jax.vmap(output)(moves)
         plus, minus = jnp.split(y, 2)
         return (plus - minus).T / (2 * step)
 
     for i, b in enumerate(PROMPT):
         t, t_cross, s = POSITION["other"][i], POSITION["cross"][i], SOURCE[i]
-        assert relative(found["in-context"][i], slopes(c.x[b], t, t)) < 1e-8
-        assert relative(crossed[i], slopes(c.x[b], s, t_cross)) < 1e-8
-    alone = c.x[PROMPT[0], POSITION["other"][:1]]
-    assert relative(found["isolated"][0], slopes(alone, 0, 0)) < 1e-8
+        beside = jax.tree.map(lambda leaf, b=b: leaf[b], c.beside)
+        assert relative(found["in-context"][i], slopes(c.x[b], t, t, beside)) < 1e-8
+        assert relative(crossed[i], slopes(c.x[b], s, t_cross, beside)) < 1e-8
+    at = POSITION["other"][:1]
+    beside = jax.tree.map(lambda leaf: leaf[PROMPT[0], at], c.beside)
+    assert relative(found["isolated"][0], slopes(c.x[PROMPT[0], at], 0, 0, beside)) < 1e-8
 
 
 def test_chunk_is_the_number_of_columns_at_once():

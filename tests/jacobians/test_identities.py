@@ -8,12 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxdyn.errors import InputError
 from jaxdyn.jacobians import DERIVATIVES as BOTH
 from jaxdyn.jacobians import OPERATORS, Request, jacobian, sample_jacobians
 from jaxdyn.models import decoder, layers
+from jaxdyn.models import stream as streams
 from tests.jacobians.cases import (
     COMBINATIONS,
     MODELS,
+    PARTS,
     POSITION,
     PROMPT,
     TOKENS,
@@ -27,19 +30,28 @@ from tests.models.tiny import random_ids
 
 METHODS = ("closed-form", "autodiff")
 LLAMAS = [name for name in MODELS if name.startswith("llama")]
+# Norms before the sublayers, and nothing in them that is not behind one.
+HOMOGENEOUS = [name for name in MODELS if not name.startswith(("olmo", "gemma4"))]
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(("name", "operator", "derivative"), [c for c in COMBINATIONS if c[1] != "cross"])
 def test_block_is_mlp_times_attention(name, operator, derivative, method):
     found = routes(name, operator, derivative)[method]
+    if case(name).arch.parallel_residual:
+        assert relative(found.mlp + found.attention - np.eye(found.mlp.shape[-1]), found.block) < 1e-13
+        assert relative(found.mlp @ found.attention, found.block) > 1e-3, "neither sees what the other adds"
+        return
     assert relative(found.mlp @ found.attention, found.block) < 1e-13
+    if case(name).arch.shares(case(name).layer) and (operator, derivative) != ("in-context", "exact"):
+        np.testing.assert_array_equal(found.attention, np.broadcast_to(np.eye(16), found.attention.shape))
+        return  # the keys and values are another block's, and the pattern is held
     assert relative(found.attention @ found.mlp, found.block) > 1e-3, "the order matters"
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("operator", ["in-context", "isolated"])
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", HOMOGENEOUS)
 def test_sublayers_do_not_see_the_length_of_the_state(name, operator, method):
     """A norm is homogeneous of degree 0 but for its epsilon: Dn c = (eps / variance) gamma c / sqrt(variance).
 
@@ -50,7 +62,7 @@ def test_sublayers_do_not_see_the_length_of_the_state(name, operator, method):
     found = routes(name, operator, "exact")[method]
     slopes = radial_slopes(name, operator)
     for i in range(len(PROMPT)):
-        for part, state in (("attention", found.x[i]), ("mlp", found.h[i])):
+        for part, state in (("attention", found.x[i]), ("mlp", _entry(c, found)[i])):
             update = getattr(found, part)[i] - np.eye(c.arch.width)
             centre = state - state.mean() if c.arch.norm == "layer" else state
             wanted = c.arch.norm_eps / (np.mean(centre**2) + c.arch.norm_eps) * slopes[part][i]
@@ -157,18 +169,26 @@ def test_in_context_jacobians_compose_along_depth(name, capture_ids):
         assert relative(alone[1][i] @ alone[0][i], wanted[i]) > 1e-2, "only the in-context operator composes"
 
 
+def _entry(c, found):
+    """What the MLP reads."""
+    return found.x if c.arch.parallel_residual else found.h
+
+
 @cache
 def radial_slopes(name, operator):
     """M n: the sublayers' own derivatives in the direction of the scaled centre, past their norm; (S, D) each."""
     c = case(name)
 
     def attention(rows, at, n):
-        w, positions = c.weights["attention"], jnp.arange(len(rows))
+        w, positions = c.weights, jnp.arange(len(rows))
         normed = layers.norm(c.arch, c.weights["attention_norm"], rows).at[at].set(n)
         keys, values = layers.keys_values(c.arch, w, normed, positions)
         q = layers.queries(c.arch, w, normed, positions)
-        pattern = layers.attention_pattern(c.arch, q, keys, positions, positions)
-        return layers.attention_output(c.arch, w, pattern, values)[at]
+        pattern = layers.attention_pattern(c.arch, w, q, keys, positions, positions)
+        return layers.leave(c.arch, w, "attention", layers.attention_output(c.arch, w, pattern, values)[at])
+
+    def mlp(n):
+        return layers.leave(c.arch, c.weights, "mlp", layers.mlp(c.arch, c.weights["mlp"], n))
 
     def direction(part, state):
         weights = c.weights[f"{part}_norm"]
@@ -180,10 +200,10 @@ def radial_slopes(name, operator):
     def slopes(rows, at):
         n, along = direction("attention", rows[at])
         h, slope = jax.jvp(partial(attention, rows, at), (n,), (along,))
-        n, along = direction("mlp", rows[at] + h)
+        n, along = direction("mlp", rows[at] if c.arch.parallel_residual else rows[at] + h)
         return {
             "attention": slope,
-            "mlp": jax.jvp(partial(layers.mlp, c.arch, c.weights["mlp"]), (n,), (along,))[1],
+            "mlp": jax.jvp(mlp, (n,), (along,))[1],
         }
 
     t = POSITION["other"]
@@ -195,6 +215,8 @@ def radial_slopes(name, operator):
 def _without_biases(weights):
     return {
         part: {name: leaf * 0 if name.endswith("bias") else leaf for name, leaf in leaves.items()}
+        if part != "index"
+        else leaves
         for part, leaves in weights.items()
     }
 
@@ -226,3 +248,73 @@ def _frozen_constants(arch, weights, h):
     )
     inner = m["up"] @ (scale * centred(constant_h) + shift("mlp_norm")) + bias(m, "up", arch.ff_dim)
     return constant_h, constant_h + m["down"] @ (held * inner) + bias(m, "down", arch.width)
+
+
+def test_shared_keys_and_values_carry_what_the_product_does_not(capture_ids):
+    """A block that reads another's keys and values is differentiated with those held.
+
+    So the product of in-context Jacobians is the derivative along the residual stream alone: the whole derivative has
+    paths through the shared keys and values beside it.
+    """
+    c = case("gemma4-local")
+    ids, positions, t = c.ids[:1], jnp.arange(TOKENS), TOKENS - 1
+    start = decoder.begin(c.arch, c.model.params, jnp.asarray(ids))
+    weights = [decoder.layer_weights(c.model.params, layer) for layer in range(c.arch.layers)]
+
+    def last(z, hold):
+        stream = replace(start, x=start.x.at[0, t].set(z))
+        for layer in weights:
+            seen = jax.lax.stop_gradient(stream) if hold else stream
+            beside = jax.tree.map(lambda leaf: leaf[0], streams.beside(c.arch, layer, seen))
+            y = decoder.block(c.arch, layer, stream.x[0], positions, beside=beside)
+            own = layers.keys_values(c.arch, layer, layers.enter(c.arch, layer, "attention", stream.x[0]), positions)
+            stream = streams.step(c.arch, layer, stream, y[None], own[0][None], own[1][None])
+        return stream.x[0, t]
+
+    held, whole = (np.asarray(jit_once(jax.jacfwd(partial(last, hold=hold)))(start.x[0, t])) for hold in (True, False))
+    acts = capture_ids(c.model, ids)
+    product = np.eye(c.arch.width)
+    for layer in range(c.arch.layers):
+        product = np.asarray(jacobian(c.model, acts, layer=layer))[0] @ product
+    assert relative(product, held) < 1e-12
+    assert relative(product, whole) > 1e-3
+
+
+@pytest.mark.parametrize("name", ["gemma4-local", "gemma4-shared-local", "gemma4-shared-global"])
+def test_a_lone_token_keeps_its_own_embedding_and_shared_keys(name, capture_ids):
+    """Isolated from samples alone is isolated from whole prompts; where keys and values are shared, attention adds a
+    constant, and no plain array will do.
+    """
+    c = case(name)
+    acts = capture_ids(c.model, c.ids, tokens="all")
+    samples = np.arange(len(acts.prompt))
+    found = {part: np.asarray(jacobian(c.model, acts, layer=c.layer, operator="isolated", part=part)) for part in PARTS}
+    prompt, position = jnp.asarray(acts.prompt), jnp.asarray(acts.position)
+    whole = jit_once(partial(sample_jacobians, c.arch, Request("isolated")))(c.weights, c.stream, prompt, position)
+    for part in PARTS:
+        for i in samples:
+            assert relative(found[part][i], getattr(whole, part)[i]) < 1e-12
+    h = np.asarray(whole.h)
+    if c.arch.shares(c.layer):
+        np.testing.assert_array_equal(
+            found["attention"], np.broadcast_to(np.eye(c.arch.width), found["attention"].shape)
+        )
+        assert np.abs(h - np.asarray(whole.x)).max() > 1e-2, "the constant is there"
+    else:
+        assert np.abs(found["attention"] - np.eye(c.arch.width)).max() > 1e-2
+    with pytest.raises(InputError, match=f"got a plain array, but block {c.layer} also reads per-layer embeddings"):
+        jacobian(c.model, np.asarray(acts.inputs[c.layer]), layer=c.layer, operator="isolated")
+
+
+def test_a_block_refuses_to_run_without_what_it_reads():
+    c = case("gemma4-shared-local")
+    with pytest.raises(ValueError, match="got no per-layer embeddings, allowed some"):
+        sample_jacobians(c.arch, Request("isolated"), c.weights, c.x, jnp.arange(1), jnp.zeros(1, int))
+    stream = streams.Stream(c.x, c.stream.layer_inputs)
+    with pytest.raises(ValueError, match="got no shared keys and values, allowed some"):
+        sample_jacobians(c.arch, Request("isolated"), c.weights, stream, jnp.arange(1), jnp.zeros(1, int))
+    plain = case("llama-mha")
+    with pytest.raises(ValueError, match="got some per-layer embeddings, allowed none"):
+        decoder.block(
+            plain.arch, plain.weights, plain.x[0], jnp.arange(TOKENS), beside=streams.Beside(jnp.ones((6, 2)))
+        )

@@ -6,29 +6,42 @@ import numpy as np
 import pytest
 import torch
 
-from tests.jacobians.cases import LAYER, MODELS, POSITION, PROMPT, SOURCE, TOKENS, case, relative, routes
+from tests.jacobians.cases import MODELS, POSITION, PROMPT, SOURCE, case, relative, routes
+from tests.models.tiny import blocks
 
 TOLERANCE = 1e-10
 
 
-def hf_block(hf, length):
-    """Return the Hugging Face block as a function of one sequence (length, D), causal mask and positions given."""
-    base = hf.base_model
-    mask = torch.full((length, length), -torch.inf, dtype=torch.float64).triu(1)[None, None]
-    if hasattr(base, "h"):
-        return lambda x: base.h[LAYER](x[None], attention_mask=mask)[0]
-    at = torch.arange(length)[None]
-    turns = base.rotary_emb(torch.zeros(1, length, 1, dtype=torch.float64), position_ids=at)
-    return lambda x: base.layers[LAYER](x[None], attention_mask=mask, position_ids=at, position_embeddings=turns)[0]
+def hf_given(c, ids):
+    """Return what the Hugging Face model gives its block for these tokens, beside the residual stream."""
+    given = {}
+    hook = blocks(c.hf.base_model)[c.layer].register_forward_pre_hook(
+        lambda _m, args, kwargs: given.update(rest=args[1:], options=dict(kwargs)), with_kwargs=True
+    )
+    with torch.no_grad():
+        c.hf(torch.as_tensor(ids)[None], use_cache=False)
+    hook.remove()
+    given["options"].pop("hidden_states", None)
+    return given
+
+
+def hf_block(c, given):
+    """Return the Hugging Face block as a function of one sequence (T, D), all else given."""
+
+    def run(x):
+        out = blocks(c.hf.base_model)[c.layer](x[None], *given["rest"], **given["options"])
+        return (out[0] if isinstance(out, tuple) else out)[0]
+
+    return run
 
 
 @cache
 def sequence_jacobian(name):
     """d y[b,t] / d x[b,s] of both prompts, (B, T, D, T, D)."""
     c = case(name)
-    block, x = hf_block(c.hf, TOKENS), torch.tensor(np.asarray(c.x))
+    rows = [(hf_block(c, hf_given(c, ids)), torch.tensor(np.asarray(x))) for ids, x in zip(c.ids, c.x, strict=True)]
     with torch.no_grad():
-        return np.stack([torch.func.jacrev(block)(row).numpy() for row in x])
+        return np.stack([torch.func.jacrev(block)(x).numpy() for block, x in rows])
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -50,8 +63,15 @@ def test_cross(name):
 def test_isolated(name):
     c = case(name)
     found = routes(name, "isolated", "exact")["autodiff"].block
-    alone, x = hf_block(c.hf, 1), torch.tensor(np.asarray(c.x))
+    x = torch.tensor(np.asarray(c.x))
     for i, (b, t) in enumerate(zip(PROMPT, POSITION["other"], strict=True)):
+        given = hf_given(c, c.ids[b, t : t + 1])
+        if c.arch.donors:  # a lone token sees the keys and values that the other block made of its observed state
+            seen = hf_given(c, c.ids[b])["options"]["shared_kv_states"]
+            given["options"]["shared_kv_states"] = {
+                kind: tuple(kept[:, :, t : t + 1] for kept in pair) for kind, pair in seen.items()
+            }
+        alone = hf_block(c, given)
         with torch.no_grad():
             wanted = torch.func.jacrev(alone)(x[b, t][None])[0, :, 0].numpy()
         assert relative(found[i], wanted) < TOLERANCE

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxdyn.models import decoder
+from jaxdyn.models import stream as streams
 from tests.models.tiny import TINY, random_ids
 
 
@@ -31,20 +32,25 @@ def test_scan_agrees_with_blocks_one_by_one(family):
     ids = jnp.asarray(random_ids(model, 2, 12))
     inputs, middle, final = decoder.residual_stream(model.architecture, model.params, ids)
     assert inputs.shape == middle.shape == (3, 2, 12, 32)
-    positions = jnp.arange(12)
+    positions, stream = jnp.arange(12), decoder.begin(model.architecture, model.params, ids)
     for index in range(3):
         layer = decoder.layer_weights(model.params, index)
-        h = decoder.attention_sublayer(model.architecture, layer, inputs[index, 0], positions)
+        beside = jax.tree.map(lambda leaf: leaf[0], streams.beside(model.architecture, layer, stream))
+        x = inputs[index, 0]
+        h = decoder.attention_sublayer(model.architecture, layer, x, positions, beside=beside)
         np.testing.assert_allclose(h, middle[index, 0], rtol=0, atol=1e-12)
         after = inputs[index + 1, 0] if index < 2 else final[0]
-        got = decoder.block(model.architecture, layer, inputs[index, 0], positions)
+        got = decoder.block(model.architecture, layer, x, positions, beside=beside)
         np.testing.assert_allclose(got, after, rtol=0, atol=1e-12)
+        tiled, stream = decoder.advance(model.architecture, layer, stream, jnp.full(2, 12))
+        np.testing.assert_allclose(tiled, middle[index], rtol=0, atol=1e-12)
+        np.testing.assert_allclose(stream.x[0], after, rtol=0, atol=1e-12)
 
 
 def test_layer_weights_take_a_traced_index():
     _, model = TINY["llama"](dtype="bfloat16")
     traced = jax.jit(lambda index: decoder.layer_weights(model.params, index))(2)
-    plain = jax.tree.map(lambda leaf: leaf[2].astype(jnp.float32), model.params["blocks"])
+    plain = jax.tree.map(lambda leaf: leaf[2].astype(jnp.float32), model.params["blocks"]) | {"index": 2}
     jax.tree.map(np.testing.assert_array_equal, traced, plain)
 
 
@@ -64,7 +70,8 @@ def _shapes(jaxpr: Any) -> set[tuple[int, ...]]:
 
 @pytest.mark.parametrize("family", TINY)
 def test_nothing_of_the_vocabulary_s_size_without_logits(family):
-    _, model = TINY[family](vocab_size=997)
+    own = {"vocab_size_per_layer_input": 1009} if family == "gemma4_text" else {}
+    _, model = TINY[family](vocab_size=997, **own)
     ids = jnp.asarray(random_ids(model, 2, 12))
     stream, logits = (
         _shapes(jax.make_jaxpr(f, static_argnums=0)(model.architecture, model.params, ids).jaxpr)

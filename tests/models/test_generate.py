@@ -13,6 +13,8 @@ from jaxdyn.errors import InputError
 from jaxdyn.models.generate import _continue, generate
 from tests.models.tiny import TINY
 
+SEEDS = {"smollm3": 1, "phi3": 1}  # with the weights of seed 0 they repeat two tokens
+
 
 def continued(model, prompt, count, **options):
     return generate(model.architecture, model.params, prompt, max_new_tokens=count, **options)
@@ -29,7 +31,7 @@ def without_cache(model, prompt, count):
 
 @pytest.mark.parametrize("family", TINY)
 def test_greedy_agrees_with_transformers_and_without_a_cache(family):
-    hf, model = TINY[family]()
+    hf, model = TINY[family](seed=SEEDS.get(family, 0))
     hf.config.eos_token_id = hf.generation_config.eos_token_id = None
     prompt = [5, 17, 40, 3, 3]
     with torch.no_grad():

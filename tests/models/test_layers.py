@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from jaxdyn.models import decoder, layers
+from jaxdyn.models import stream as streams
 from jaxdyn.models.architecture import LinearScaling, Llama3Scaling, Rope
-from tests.models.tiny import TINY, tiny_gpt2, tiny_llama
+from tests.models.tiny import TINY, random_ids, tiny_gpt2, tiny_llama
 
 TORCH_ACTIVATIONS = {
     "silu": torch.nn.functional.silu,
@@ -58,7 +59,7 @@ def test_rotation_is_accurate_in_float32(position):
     angles = position * model.architecture.rope.frequencies(64)  # float64
     a, b = np.split(x.astype(np.float64), 2, axis=-1)
     want = np.concatenate([a * np.cos(angles) - b * np.sin(angles), b * np.cos(angles) + a * np.sin(angles)], axis=-1)
-    got = layers.rotate(model.architecture, jnp.asarray(x), jnp.asarray([position]))
+    got = layers.rotate(model.architecture, {"index": 0}, jnp.asarray(x), jnp.asarray([position]))
     assert got.dtype == jnp.float32
     # An angle of up to pi is held to pi eps / 2, a pair of entries of up to 4 in size turns by that.
     np.testing.assert_allclose(got, want, rtol=0, atol=4 * math.pi * 2.0**-23)
@@ -66,20 +67,20 @@ def test_rotation_is_accurate_in_float32(position):
 
 def test_rotation_needs_rope():
     _, model = tiny_gpt2()
-    with pytest.raises(ValueError, match=r"arch\.rope: got None"):
-        layers.rotate(model.architecture, jnp.ones((1, 4, 8)), jnp.arange(1))
+    with pytest.raises(ValueError, match=r"arch\.position: got 'learned'"):
+        layers.rotate(model.architecture, {"index": 0}, jnp.ones((1, 4, 8)), jnp.arange(1))
 
 
 def test_patterns_depend_on_distance_only():
     """RoPE: all positions shifted by one number leave the attention pattern as it is."""
     _, model = tiny_llama()
-    layer = decoder.layer_weights(model.params, 1)["attention"]
+    layer = decoder.layer_weights(model.params, 1)
     n = jnp.asarray(np.random.default_rng(0).normal(size=(7, 32)))
 
     def pattern(positions):
         q = layers.queries(model.architecture, layer, n, positions)
         k, _ = layers.keys_values(model.architecture, layer, n, positions)
-        return layers.attention_pattern(model.architecture, q, k, positions, positions)
+        return layers.attention_pattern(model.architecture, layer, q, k, positions, positions)
 
     here, there = pattern(jnp.arange(7)), pattern(jnp.arange(7) + 40)
     np.testing.assert_allclose(here, there, atol=1e-13)
@@ -90,13 +91,15 @@ def test_patterns_depend_on_distance_only():
 
 @pytest.mark.parametrize("family", TINY)
 def test_norm_is_invariant_to_scale(family):
-    _, model = TINY[family](**({"rms_norm_eps": 1e-30} if family == "llama" else {"layer_norm_epsilon": 1e-30}))
-    weights = decoder.layer_weights(model.params, 0)["attention_norm"]
+    names = {"gpt2": "layer_norm_epsilon", "gpt_neox": "layer_norm_eps"}
+    _, model = TINY[family](**{names.get(family, "rms_norm_eps"): 1e-30})
+    layer = decoder.layer_weights(model.params, 0)
+    weights = layer["attention_post_norm" if model.architecture.norm_placement == "post" else "attention_norm"]
     x = jnp.asarray(np.random.default_rng(0).normal(size=(32,)))
     n = layers.norm(model.architecture, weights, x)
     np.testing.assert_allclose(layers.norm(model.architecture, weights, 7 * x), n, rtol=1e-12)
     shifted = layers.norm(model.architecture, weights, x + 3.0)
-    assert np.allclose(shifted, n, rtol=1e-9) == (family == "gpt2")
+    assert np.allclose(shifted, n, rtol=1e-9) == (family in names)
 
 
 @pytest.mark.parametrize("part", ["attention", "mlp"])
@@ -107,19 +110,22 @@ def test_frozen_sublayers_are_affine_and_reproduce_the_output(family, part):
     arch, positions = model.architecture, jnp.arange(6)
     layer = decoder.layer_weights(model.params, 1)
     x = jnp.asarray(np.random.default_rng(1).normal(size=(6, 32)))
+    stream = decoder.begin(arch, model.params, jnp.asarray(random_ids(model, 1, 6)))
+    beside = jax.tree.map(lambda leaf: leaf[0], streams.beside(arch, layer, stream))
     biases, others = [
         {
             group: {name: leaf for name, leaf in leaves.items() if ("bias" in name) == chosen}
             for group, leaves in layer.items()
+            if group != "index"
         }
         for chosen in (True, False)
     ]
 
     def sublayer(x, biases, derivative):
-        both = {group: others[group] | biases[group] for group in others}
+        both = {group: others[group] | biases[group] for group in others} | {"index": layer["index"]}
         if part == "attention":
-            return decoder.attention_sublayer(arch, both, x, positions, derivative=derivative)
-        return decoder.mlp_sublayer(arch, both, x, derivative=derivative)
+            return decoder.attention_sublayer(arch, both, x, positions, derivative=derivative, beside=beside)
+        return decoder.mlp_sublayer(arch, both, x, derivative=derivative, layer_input=beside.layer_input)
 
     value = {d: sublayer(x, biases, d) for d in ("exact", "frozen")}
     np.testing.assert_array_equal(value["exact"], value["frozen"])

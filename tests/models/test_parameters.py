@@ -4,47 +4,46 @@ import jax
 import numpy as np
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from jaxdyn.models import parameters
-from tests.models.tiny import TINY, ours
+from tests.models.tiny import SETTINGS, TINY, ours
 
-SIZES = {
-    "llama": (
-        LlamaForCausalLM,
-        LlamaConfig(
-            vocab_size=300,
-            hidden_size=64,
-            intermediate_size=160,
-            num_hidden_layers=6,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            attention_bias=True,
-            mlp_bias=True,
-            initializer_range=0.05,
-            pad_token_id=None,
-        ),
-    ),
-    "gpt2": (GPT2LMHeadModel, GPT2Config(vocab_size=300, n_embd=64, n_layer=6, n_head=4, initializer_range=0.05)),
+LARGER = {
+    "vocab_size": 300,
+    "hidden_size": 64,
+    "intermediate_size": 160,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 4,
+    "initializer_range": 0.05,
+    "layer_types": ["sliding_attention", "full_attention"] * 3,
+}
+SIZES = {family: LARGER for family in SETTINGS} | {
+    "gpt2": {"vocab_size": 300, "n_embd": 64, "n_layer": 6, "n_head": 4, "initializer_range": 0.05},
+    "llama": LARGER | {"attention_bias": True, "mlp_bias": True},
+    "gemma4_text": LARGER | {"vocab_size_per_layer_input": 300, "num_kv_shared_layers": 2},
 }
 
 
 @pytest.mark.parametrize("family", SIZES)
 def test_deviations_are_those_of_transformers(family):
     """Same mean and deviation leaf by leaf, within five standard errors of both samples."""
-    kind, config = SIZES[family]
+    kind, config, sizes = SETTINGS[family]
     torch.manual_seed(0)
-    theirs = ours(kind(config).double())
+    windows = "layer_types" in sizes or family.startswith("qwen")
+    larger = {name: value for name, value in SIZES[family].items() if windows or name != "layer_types"}
+    theirs = ours(kind(config(**(sizes | larger))).double())
     mine = parameters.flatten(theirs.initialised(3).params)
     assert set(mine) == set(parameters.flatten(theirs.params))
     scaled = 0
     for path, leaf in parameters.flatten(theirs.params).items():
         assert mine[path].shape == leaf.shape
         want, got = np.std(leaf), np.std(mine[path])
-        if want == 0:
+        if want == 0 or path.endswith("scale"):
             np.testing.assert_array_equal(mine[path], leaf)
         else:
-            error = 5 * want * np.sqrt(2 / leaf.size)  # of a deviation: s / sqrt(2 n), of the difference: s / sqrt(n)
+            np.testing.assert_array_equal(mine[path] == 0, leaf == 0)  # what pads smaller layers
+            # Of a deviation: s / sqrt(2 n), of the difference: s / sqrt(n).
+            error = 5 * want * np.sqrt(2 / np.count_nonzero(leaf))
             assert abs(got - want) < error, path
             assert abs(np.mean(mine[path])) < error, path
             scaled += want < 0.02

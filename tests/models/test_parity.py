@@ -1,5 +1,8 @@
 """Our decoder against transformers in torch float64: embeddings, the stream after each block, logits."""
 
+from dataclasses import replace
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +10,7 @@ import pytest
 import torch
 
 from jaxdyn.models import decoder
-from tests.models.tiny import hf_stream, in_own_dtype, ours, random_ids, tiny_gpt2, tiny_llama
+from tests.models.tiny import SETTINGS, TINY, YARN, hf_stream, ours, random_ids, tiny_gpt2, tiny_llama
 
 LLAMA3 = {
     "rope_type": "llama3",
@@ -16,6 +19,18 @@ LLAMA3 = {
     "low_freq_factor": 1.0,
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 16,
+}
+LONG = {
+    "rope_type": "longrope",
+    "short_factor": [1.0, 1.5],
+    "long_factor": [2.0, 5.0],
+    "partial_rotary_factor": 0.5,
+}
+SIX = {
+    "num_hidden_layers": 6,
+    "layer_types": ["sliding_attention", "full_attention"] * 3,
+    "num_kv_shared_layers": 3,
+    "attention_bias": True,
 }
 CASES = {
     "llama-mha": (tiny_llama, {"num_key_value_heads": 4}),
@@ -32,6 +47,39 @@ CASES = {
     "gpt2-untied": (tiny_gpt2, {"tie_word_embeddings": False}),
     "gpt2-inner-relu": (tiny_gpt2, {"n_inner": 40, "activation_function": "relu"}),
     "gpt2-gelu-eps": (tiny_gpt2, {"activation_function": "gelu", "layer_norm_epsilon": 0.1}),
+    "llama-yarn": (tiny_llama, {"rope_parameters": YARN}),
+    "llama-yarn-mscale": (tiny_llama, {"rope_parameters": YARN | {"mscale": 0.7, "mscale_all_dim": 0.3}}),
+    "mistral-window": (TINY["mistral"], {}),
+    "mistral-no-window": (TINY["mistral"], {"sliding_window": None, "head_dim": 6, "num_key_value_heads": 1}),
+    "qwen2-late-windows": (TINY["qwen2"], {}),
+    "qwen2-no-windows": (TINY["qwen2"], {"use_sliding_window": False, "tie_word_embeddings": True}),
+    "qwen3-qk-norm-windows": (TINY["qwen3"], {"attention_bias": True}),
+    "smollm3-nope": (TINY["smollm3"], {"attention_bias": True, "mlp_bias": True}),
+    "phi3-fused-partial-window": (TINY["phi3"], {}),
+    "phi3-longrope": (
+        TINY["phi3"],
+        {
+            "rope_scaling": LONG,
+            "original_max_position_embeddings": 64,
+            "max_position_embeddings": 256,
+            "sliding_window": None,
+        },
+    ),
+    "gpt-neox-parallel": (TINY["gpt_neox"], {}),
+    "gpt-neox-sequential": (TINY["gpt_neox"], {"use_parallel_residual": False, "attention_bias": False}),
+    "gpt-neox-linear": (
+        TINY["gpt_neox"],
+        {"rope_scaling": {"rope_type": "linear", "factor": 4.0}, "rotary_pct": 1.0, "tie_word_embeddings": True},
+    ),
+    "olmo2": (TINY["olmo2"], {"attention_bias": True}),
+    "olmo3-windows-yarn": (TINY["olmo3"], {}),
+    "gemma2-caps-windows": (TINY["gemma2"], {"attention_bias": True}),
+    "gemma2-no-caps": (TINY["gemma2"], {"attn_logit_softcapping": None, "final_logit_softcapping": None}),
+    "gemma3-local-global": (TINY["gemma3_text"], {}),
+    "gemma4-shared": (TINY["gemma4_text"], {}),
+    "gemma4-shared-local-and-global": (TINY["gemma4_text"], SIX),
+    "gemma4-no-per-layer": (TINY["gemma4_text"], {"hidden_size_per_layer_input": 0, "num_kv_shared_layers": 0}),
+    "smollm3-nope-windows": (TINY["smollm3"], {"use_sliding_window": True, "sliding_window": 5}),
 }
 COMPARED = ("embeddings", "residuals", "logits")
 TOLERANCE = {"float64": 1e-10, "float32": 2e-5}  # largest difference over the largest value
@@ -61,6 +109,99 @@ def test_stream_and_logits_agree(case, dtype):
         assert error.max() < TOLERANCE[dtype], (name, error)
 
 
+def with_kinds(arch, change):
+    """Return the architecture with every layer's kind changed."""
+    return replace(arch, layer_kinds=tuple(change(kind) for kind in arch.kinds))
+
+
+def without_windows(arch):
+    return with_kinds(arch, lambda kind: replace(kind, window=None))
+
+
+def with_rope(arch, **changes):
+    """Return the architecture with every rope changed."""
+    changed = with_kinds(arch, lambda kind: replace(kind, rope=kind.rope and replace(kind.rope, **changes)))
+    return replace(changed, rope=replace(arch.rope, **changes))
+
+
+def without_amplitude(arch):
+    def plain(kind):
+        scaling = kind.rope.scaling
+        return (
+            kind if scaling is None else replace(kind, rope=replace(kind.rope, scaling=replace(scaling, amplitude=1.0)))
+        )
+
+    return with_kinds(arch, plain)
+
+
+# What a port that forgets one mechanism would compute; the case must see it.
+FORGOTTEN = {
+    "a window": ("mistral-window", without_windows),
+    "windows in later layers": ("qwen2-late-windows", without_windows),
+    "a window one too wide": (
+        "qwen3-qk-norm-windows",
+        lambda arch: with_kinds(arch, lambda kind: replace(kind, window=kind.window and kind.window + 1)),
+    ),
+    "a norm of query and key heads": ("qwen3-qk-norm-windows", lambda arch: replace(arch, qk_norm=None)),
+    "layers without rope": ("smollm3-nope", lambda arch: replace(arch, layer_kinds=())),
+    "partial rotary": ("phi3-fused-partial-window", lambda arch: with_rope(arch, fraction=1.0)),
+    "long rope": ("phi3-longrope", lambda arch: with_rope(arch, scaling=None)),
+    "its amplitude": ("phi3-longrope", without_amplitude),
+    "yarn": ("llama-yarn", lambda arch: with_rope(arch, scaling=None)),
+    "yarn's amplitude": ("olmo3-windows-yarn", without_amplitude),
+    "yarn in full attention alone": (
+        "olmo3-windows-yarn",
+        lambda arch: with_kinds(arch, lambda kind: replace(kind, rope=arch.rope)),
+    ),
+    "a parallel residual": ("gpt-neox-parallel", lambda arch: replace(arch, parallel_residual=False)),
+    "a sequential residual": ("gpt-neox-sequential", lambda arch: replace(arch, parallel_residual=True)),
+    "a norm of the whole projection": ("olmo2", lambda arch: replace(arch, qk_norm=None)),
+    "windows of some layers": ("olmo3-windows-yarn", without_windows),
+    "soft-capping of attention": ("gemma2-caps-windows", lambda arch: replace(arch, attention_softcap=None)),
+    "soft-capping of logits": ("gemma2-caps-windows", lambda arch: replace(arch, logit_softcap=None)),
+    "a norm's offset": ("gemma2-caps-windows", lambda arch: replace(arch, norm_offset=0.0)),
+    "the scale of embeddings": ("gemma2-caps-windows", lambda arch: replace(arch, embedding_scale=1.0)),
+    "the scale of queries": ("gemma2-caps-windows", lambda arch: replace(arch, attention_scale=None)),
+    "alternating windows": ("gemma2-caps-windows", without_windows),
+    "a local rope": (
+        "gemma3-local-global",
+        lambda arch: with_kinds(arch, lambda kind: replace(kind, rope=arch.rope)),
+    ),
+    "proportional rope": ("gemma4-shared", lambda arch: with_rope(arch, scaling=None)),
+    "shared keys and values": ("gemma4-shared", lambda arch: replace(arch, kv_sources=())),
+    "which layer shares": (
+        "gemma4-shared-local-and-global",
+        lambda arch: replace(arch, kv_sources=(*arch.kv_sources[:3], 1, 0, 1)),
+    ),
+    "a norm of values": ("gemma4-shared", lambda arch: replace(arch, v_norm=False)),
+    "a layer scale": ("gemma4-shared", lambda arch: replace(arch, layer_scale=False)),
+    "per-layer embeddings": ("gemma4-shared", lambda arch: replace(arch, per_layer_width=0)),
+    "smaller heads": (
+        "gemma4-shared",
+        lambda arch: with_kinds(arch, lambda kind: replace(kind, head_dim=arch.head_dim)),
+    ),
+}
+
+
+@cache
+def checked(case):
+    """A case's model, and the logits of the Hugging Face model on tokens of the whole context."""
+    build, overrides = CASES[case]
+    hf, model = build(**overrides)
+    ids = random_ids(model, 1, 64)
+    return model, ids, hf_stream(hf, ids)[2]
+
+
+@pytest.mark.parametrize("name", FORGOTTEN)
+def test_each_mechanism_would_be_missed(name):
+    case, forget = FORGOTTEN[name]
+    model, ids, wanted = checked(case)
+    mutant = forget(model.architecture)
+    assert mutant != model.architecture
+    found = np.asarray(decoder.logits(mutant, model.params, jnp.asarray(ids)))
+    assert np.abs(found - wanted).max() / np.abs(wanted).max() > 1e-3
+
+
 def test_the_comparison_sees_small_errors():
     """Each kind of weight matters: a change of 1e-6 in one of its entries moves the logits beyond the tolerance."""
     hf, model = tiny_llama(attention_bias=True, mlp_bias=True)
@@ -76,20 +217,19 @@ def test_the_comparison_sees_small_errors():
         assert moved > 1e-9, name
 
 
-def test_the_oracle_is_the_model_of_transformers():
-    """The three float64 replacements change a model in float32 by rounding only."""
-    from transformers import LlamaForCausalLM
-
-    for rope in (LLAMA3, CASES["llama-linear"][1]["rope_parameters"], {"rope_type": "default", "rope_theta": 500.0}):
-        patched, _ = tiny_llama(rope_parameters=rope)
-        plain = LlamaForCausalLM(patched.config).eval()
-        plain.config._attn_implementation = "eager"
-        plain.load_state_dict({key: value.float() for key, value in patched.state_dict().items()})
-        ids = torch.arange(48)[None]
-        with torch.no_grad():
-            reference = plain(ids).logits.double()
-            difference = (in_own_dtype(plain)(ids).logits - reference).abs().max() / reference.abs().max()
-        assert difference < 2e-5
+@pytest.mark.parametrize("family", SETTINGS)
+def test_the_oracle_is_the_model_of_transformers(family):
+    """Taking float64 for float32 changes a model by the rounding of float32 only."""
+    patched, _ = TINY[family]()
+    kind, config, _ = SETTINGS[family]
+    plain = kind(config.from_dict(patched.config.to_dict())).eval()
+    plain.config._attn_implementation = "eager"
+    plain.load_state_dict({key: value.float() for key, value in patched.state_dict().items()})
+    ids = torch.arange(48)[None]
+    with torch.no_grad():
+        reference = plain(ids).logits.double()
+        difference = (patched(ids).logits - reference).abs().max() / reference.abs().max()
+    assert 0 < difference < 2e-5
 
 
 def test_bfloat16_weights_are_stored_as_such_and_computed_in_float32():

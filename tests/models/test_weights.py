@@ -65,11 +65,14 @@ def test_sharded_is_the_same_model(folder, family):
 @pytest.mark.parametrize("family", TINY)
 def test_keys_without_prefix_and_known_buffers(folder, family):
     path, expected = folder(family, tie_word_embeddings=True)
-    prefix = {"llama": "model.", "gpt2": "transformer."}[family]
+    prefix = {"gpt2": "transformer.", "gpt_neox": "gpt_neox."}.get(family, "model.")
+    tower = {"vision_tower.encoder.weight": np.ones(2)}
     buffers = {
-        "llama": {"layers.0.self_attn.rotary_emb.inv_freq": np.ones(4)},
         "gpt2": {"h.0.attn.bias": np.ones((1, 1, 4, 4), bool), "h.2.attn.masked_bias": np.array(-1e4)},
-    }[family]
+        "gpt_neox": {"layers.1.attention.bias": np.ones((1, 1, 4, 4), bool)},
+        "gemma3_text": tower,
+        "gemma4_text": tower | {"layers.2.self_attn.k_proj.weight": np.ones((24, 32))},
+    }.get(family, {"layers.0.self_attn.rotary_emb.inv_freq": np.ones(4)})
     edit(path, lambda tensors: {key.removeprefix(prefix): value for key, value in tensors.items()} | buffers)
     model = models.load(path, dtype="float64")
     same(model, expected)
@@ -222,7 +225,7 @@ def test_folder_that_is_no_model(folder, tmp_path):
     with pytest.raises(InputError, match=r"no config\.json in"):
         models.load(path)
     shutil.copy(path / "generation_config.json", config)
-    with pytest.raises(InputError, match="supported families are gpt2, llama"):
+    with pytest.raises(InputError, match=r"supported families are gemma2, .*qwen3, smollm3"):
         models.load(path)
     empty = tmp_path / "empty"
     empty.mkdir()

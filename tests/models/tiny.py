@@ -1,61 +1,141 @@
 """Tiny random models, built offline: the Hugging Face model in torch float64 beside ours with the same weights.
 
 transformers computes RMSNorm, the softmax of the attention weights and the rotary angles in float32 whatever the
-model's dtype, which would limit any comparison to 1e-7. Here those three are replaced, in the given instance only, by
-the same formulas in the model's own dtype.
+model's dtype, which would limit any comparison to 1e-7. `in_double` makes torch take float64 wherever code says
+float32, so that the oracle is the code of transformers itself, eager attention included.
 """
 
-import math
-from types import MethodType
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial, wraps
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
-from transformers import AttentionInterface, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
-from transformers.masking_utils import AttentionMaskInterface, eager_mask
-from transformers.models.llama.modeling_llama import LlamaRMSNorm, LlamaRotaryEmbedding
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    Gemma4ForCausalLM,
+    Gemma4TextConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    Olmo2Config,
+    Olmo2ForCausalLM,
+    Olmo3Config,
+    Olmo3ForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+    SmolLM3Config,
+    SmolLM3ForCausalLM,
+)
 
 from jaxdyn.models import Model
 from jaxdyn.models.weights import architecture_of, assemble
 
-ATTENTION = "own_dtype"
+COMMON: dict[str, Any] = {
+    "vocab_size": 61,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 64,
+    "pad_token_id": None,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+GROUPED = COMMON | {"num_key_value_heads": 2, "tie_word_embeddings": False}
+GPT2 = {
+    "vocab_size": 61,
+    "n_embd": 32,
+    "n_layer": 3,
+    "n_head": 4,
+    "n_positions": 64,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+LATE_WINDOWS = {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1}
+
+LOCAL_GLOBAL = ["sliding_attention", "full_attention", "full_attention"]
+YARN = {
+    "rope_type": "yarn",
+    "rope_theta": 10000.0,
+    "factor": 4.0,
+    "beta_fast": 4.0,
+    "beta_slow": 1.0,
+    "original_max_position_embeddings": 16,
+}
+SLIDING = {"sliding_window": 5, "layer_types": LOCAL_GLOBAL}
+GEMMA = GROUPED | SLIDING | {"head_dim": 12, "query_pre_attn_scalar": 7}
+GEMMA4 = {
+    "head_dim": 6,
+    "global_head_dim": 12,
+    "num_kv_shared_layers": 1,
+    "use_double_wide_mlp": True,
+    "hidden_size_per_layer_input": 10,
+    "vocab_size_per_layer_input": 67,
+    "final_logit_softcapping": 5.0,
+    "rope_parameters": {
+        "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+        "full_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.5, "rope_theta": 10000.0},
+    },
+}
+
+# Every family with its mechanisms switched on: width 32, 3 layers, 4 heads over 2 key-value heads, 64 positions.
+SETTINGS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
+    "llama": (LlamaForCausalLM, LlamaConfig, GROUPED),
+    "gpt2": (GPT2LMHeadModel, GPT2Config, GPT2),
+    "mistral": (MistralForCausalLM, MistralConfig, GROUPED | {"sliding_window": 5}),
+    "qwen2": (Qwen2ForCausalLM, Qwen2Config, GROUPED | LATE_WINDOWS),
+    "qwen3": (Qwen3ForCausalLM, Qwen3Config, GROUPED | LATE_WINDOWS | {"head_dim": 12}),
+    "smollm3": (SmolLM3ForCausalLM, SmolLM3Config, GROUPED | {"no_rope_layer_interval": 2}),
+    "phi3": (Phi3ForCausalLM, Phi3Config, GROUPED | {"sliding_window": 5, "partial_rotary_factor": 0.5}),
+    "gpt_neox": (GPTNeoXForCausalLM, GPTNeoXConfig, COMMON | {"rotary_pct": 0.5}),
+    "olmo2": (Olmo2ForCausalLM, Olmo2Config, GROUPED),
+    "olmo3": (
+        Olmo3ForCausalLM,
+        Olmo3Config,
+        GROUPED
+        | SLIDING
+        | {
+            "rope_parameters": {
+                "full_attention": YARN,
+                "sliding_attention": {"rope_type": "default", "rope_theta": 500.0},
+            }
+        },
+    ),
+    "gemma2": (
+        Gemma2ForCausalLM,
+        Gemma2Config,
+        GEMMA | {"attn_logit_softcapping": 3.0, "final_logit_softcapping": 5.0},
+    ),
+    "gemma3_text": (Gemma3ForCausalLM, Gemma3TextConfig, GEMMA | {"rope_local_base_freq": 100.0}),
+    "gemma4_text": (Gemma4ForCausalLM, Gemma4TextConfig, GROUPED | SLIDING | GEMMA4),
+}
 
 
-def tiny_llama(*, dtype: str = "float64", seed: int = 0, **overrides: Any) -> tuple[LlamaForCausalLM, Model]:
-    """Return (hf, model): a Llama of width 32, 3 layers, 4 heads over 2 key-value heads; config values overridden."""
-    sizes: dict[str, Any] = {
-        "vocab_size": 61,
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 64,
-        "tie_word_embeddings": False,
-        "pad_token_id": None,
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-    }
-    hf = in_own_dtype(_perturbed(LlamaForCausalLM, LlamaConfig(**(sizes | overrides)), seed))
+def tiny(family: str, *, dtype: str = "float64", seed: int = 0, **overrides: Any) -> tuple[Any, Model]:
+    """Return (hf, model) of a family, config values overridden."""
+    kind, config, sizes = SETTINGS[family]
+    with in_double():
+        hf = in_own_dtype(_perturbed(kind, config(**(sizes | overrides)), seed))
     return hf, ours(hf, dtype=dtype)
 
 
-def tiny_gpt2(*, dtype: str = "float64", seed: int = 0, **overrides: Any) -> tuple[GPT2LMHeadModel, Model]:
-    """Return (hf, model): a GPT-2 of width 32, 3 layers, 4 heads; config values overridden."""
-    sizes: dict[str, Any] = {
-        "vocab_size": 61,
-        "n_embd": 32,
-        "n_layer": 3,
-        "n_head": 4,
-        "n_positions": 64,
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-    }
-    hf = in_own_dtype(_perturbed(GPT2LMHeadModel, GPT2Config(**(sizes | overrides)), seed))
-    return hf, ours(hf, dtype=dtype)
-
-
-TINY = {"llama": tiny_llama, "gpt2": tiny_gpt2}
+TINY: dict[str, Callable[..., tuple[Any, Model]]] = {family: partial(tiny, family) for family in SETTINGS}
+tiny_llama, tiny_gpt2 = TINY["llama"], TINY["gpt2"]
 
 
 def ours(hf: Any, *, dtype: str = "float64") -> Model:
@@ -79,14 +159,13 @@ def hf_stream(hf: Any, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndar
     The residuals come from hooks on the blocks: transformers' own ``hidden_states`` end with the normalised stream.
     """
     base = hf.base_model
-    blocks = base.layers if hasattr(base, "layers") else base.h
     entries, exits = [], []
     hooks = [
-        blocks[0].register_forward_pre_hook(
+        blocks(base)[0].register_forward_pre_hook(
             lambda _m, args, kwargs: entries.append(_first(args, kwargs)), with_kwargs=True
         )
     ]
-    hooks += [one.register_forward_hook(lambda _m, _a, out: exits.append(out)) for one in blocks]
+    hooks += [one.register_forward_hook(lambda _m, _a, out: exits.append(out)) for one in blocks(base)]
     try:
         with torch.no_grad():
             logits = hf(torch.as_tensor(ids), use_cache=False).logits
@@ -97,18 +176,46 @@ def hf_stream(hf: Any, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndar
     return entries[0].numpy(), torch.stack(residuals).numpy(), logits.numpy()
 
 
+@contextmanager
+def in_double() -> Iterator[None]:
+    """Make torch compute in float64 where code asks for float32, and by default."""
+    default = torch.get_default_dtype()
+    with ExitStack() as stack:
+        for owner, name, value in (
+            (torch, "float", torch.float64),
+            (torch, "float32", torch.float64),
+            (torch.Tensor, "float", torch.Tensor.double),
+        ):
+            stack.enter_context(mock.patch.object(owner, name, value))
+        torch.set_default_dtype(torch.float64)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(default)
+
+
 def in_own_dtype(hf: Any) -> Any:
-    """Make an instance compute its norms, softmax and rotary angles in its own dtype; return it in float64."""
-    AttentionInterface.register(ATTENTION, _attention)
-    AttentionMaskInterface.register(ATTENTION, eager_mask)
+    """Make a model built under ``in_double``, its blocks and its rotary embedding compute in float64 throughout."""
     hf = hf.double().eval()
-    hf.config._attn_implementation = ATTENTION
-    for module in hf.modules():
-        if isinstance(module, LlamaRMSNorm):
-            module.forward = MethodType(_rms_norm, module)
-        if isinstance(module, LlamaRotaryEmbedding):
-            module.forward = MethodType(_rotary, module)
+    hf.config._attn_implementation = "eager"
+    base = hf.base_model
+    for module in (hf, *blocks(base), *([base.rotary_emb] if hasattr(base, "rotary_emb") else [])):
+        module.forward = _doubled(module.forward)
     return hf
+
+
+def blocks(base: Any) -> Any:
+    """Return the blocks of a torch model without its head."""
+    return base.layers if hasattr(base, "layers") else base.h
+
+
+def _doubled(forward: Any) -> Any:
+    @wraps(forward)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        with in_double():
+            return forward(*args, **kwargs)
+
+    return run
 
 
 def _perturbed(kind: Any, config: Any, seed: int) -> Any:
@@ -116,7 +223,7 @@ def _perturbed(kind: Any, config: Any, seed: int) -> Any:
     torch.manual_seed(seed)
     hf = kind(config).double()
     with torch.no_grad():
-        for name, parameter in hf.named_parameters():
+        for name, parameter in (*hf.named_parameters(), *_scales(hf)):
             if parameter.ndim == 1:
                 parameter.add_(0.3 * torch.randn_like(parameter))
             else:
@@ -126,38 +233,9 @@ def _perturbed(kind: Any, config: Any, seed: int) -> Any:
     return hf
 
 
+def _scales(hf: Any) -> list[tuple[str, torch.Tensor]]:
+    return [(name, buffer) for name, buffer in hf.named_buffers() if name.endswith("layer_scalar")]
+
+
 def _first(args: tuple, kwargs: dict) -> torch.Tensor:
     return args[0] if args else kwargs["hidden_states"]
-
-
-def _attention(module, query, key, value, attention_mask, scaling=None, dropout=0.0, **_):
-    repeats = query.shape[1] // key.shape[1]
-    key, value = key.repeat_interleave(repeats, dim=1), value.repeat_interleave(repeats, dim=1)
-    scores = query @ key.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
-    if attention_mask is not None:
-        scores = scores + attention_mask
-    pattern = torch.softmax(scores, dim=-1)
-    return (pattern @ value).transpose(1, 2).contiguous(), pattern
-
-
-def _rms_norm(self, x):
-    return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.variance_epsilon))
-
-
-def _rotary(self, x, position_ids):
-    """The formulas of transformers' modeling_rope_utils and modeling_llama, written again in float64."""
-    config, p = self.config, self.config.rope_parameters
-    f = p["rope_theta"] ** (-torch.arange(0, config.head_dim, 2, dtype=torch.float64) / config.head_dim)
-    if p["rope_type"] == "linear":
-        f = f / p["factor"]
-    if p["rope_type"] == "llama3":
-        wavelength = 2 * math.pi / f
-        original, low, high = p["original_max_position_embeddings"], p["low_freq_factor"], p["high_freq_factor"]
-        smooth = (original / wavelength - low) / (high - low)
-        between = (1 - smooth) * f / p["factor"] + smooth * f
-        f = torch.where(
-            wavelength > original / low, f / p["factor"], torch.where(wavelength < original / high, f, between)
-        )
-    angles = position_ids[..., None].double() * f
-    angles = torch.cat((angles, angles), dim=-1)
-    return angles.cos().to(x.dtype), angles.sin().to(x.dtype)

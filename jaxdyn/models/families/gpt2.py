@@ -5,7 +5,7 @@ from jaxdyn.models import config as read
 from jaxdyn.models.architecture import Architecture
 from jaxdyn.models.families.source import Source
 
-PREFIX = "transformer."
+PREFIX = r"transformer\."
 BUFFERS = r"h\.\d+\.attn\.(bias|masked_bias)"  # causal masks that older checkpoints carry
 
 LEAVES = {
@@ -32,6 +32,7 @@ def architecture(config: read.Config) -> Architecture:
         msg = f'config.json: "n_embd" {width} is not a multiple of "n_head" {heads}; correct one'
         raise InputError(msg)
     # "reorder_and_upcast_attn" changes rounding in half precision only; dropout does not act in inference.
+    read.boolean(config, "reorder_and_upcast_attn", False)
     read.require(config, "scale_attn_weights", True)
     read.require(config, "scale_attn_by_inverse_layer_idx", False)
     read.require(config, "add_cross_attention", False)

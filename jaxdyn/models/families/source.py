@@ -17,20 +17,28 @@ class Source:
         The checkpoint holds (in, out); we hold (out, in).
     part
         (index, count): the tensor fuses ``count`` parameters of equal size along the output axis.
+    groups
+        The fused parameters alternate, ``groups`` times: each turn of the tensor holds a slice of every one.
+    rows
+        (first, total): the parameter is the rows from ``first`` on of a tensor with ``total`` rows.
     """
 
     key: str
     transpose: bool = False
     part: tuple[int, int] = (0, 1)
+    groups: int = 1
+    rows: tuple[int, int] | None = None
 
     def checkpoint_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape the checkpoint's tensor must have for a parameter of this shape."""
-        whole = (shape[0] * self.part[1], *shape[1:])
+        whole = (shape[0] * self.part[1] if self.rows is None else self.rows[1], *shape[1:])
         return whole[::-1] if self.transpose else whole
 
-    def take(self, tensor: np.ndarray) -> np.ndarray:
-        """Take the parameter (a view) out of the checkpoint's tensor."""
+    def take(self, tensor: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        """Take the parameter, of this shape, out of the checkpoint's tensor: a view; a copy where parts alternate."""
         index, count = self.part
         whole = tensor.T if self.transpose else tensor
-        size = whole.shape[0] // count
-        return whole[index * size : (index + 1) * size]
+        if self.rows is not None:
+            return whole[self.rows[0] : self.rows[0] + shape[0]]
+        turns = whole.reshape(self.groups, count, -1, *whole.shape[1:])
+        return turns[:, index].reshape(shape)
