@@ -197,7 +197,7 @@ def assemble(
                 value = _spread(value, entries, whole)
             bad = leaf.write(value, layer)
             if bad:
-                count = _tensor_size(path, shape)
+                count = math.prod(size)
                 msg = f"weights: {keys[key]} has {bad} NaN or inf of {count} values (as {dtype}); get it again"
                 raise InputError(msg)
         flat[path] = leaf.finish()
