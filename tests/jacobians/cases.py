@@ -57,6 +57,10 @@ DERIVATIVES: dict[str, tuple[Derivative, ...]] = {
     "llama-gqa-llama3": BOTH,
     "llama-mqa-biases": ("exact",),
     "gpt2": BOTH,
+    "smollm3-nope": ("exact",),
+    "phi3": ("exact",),
+    "gemma3-local": ("exact",),
+    "gemma4-shared-global": ("exact",),
 }
 LAYERS = {"gemma4-shared-local": 2, "gemma4-shared-global": 3}
 COMBINATIONS = [
