@@ -48,6 +48,7 @@ def test_a_folder_is_described_without_being_loaded(tmp_path, monkeypatch, famil
     monkeypatch.setattr("jaxdyn.models.checkpoint.read_tensor", None)  # no tensor can be read
     found = catalogue.describe(tmp_path, Work(Settings(), 4, 1000), RATES)
     count = sum(parameter.numel() for parameter in hf.parameters())  # a tied head is one parameter
+    count += sum(buffer.numel() for name, buffer in hf.named_buffers() if name.endswith("layer_scalar"))
     assert found["parameters"] == count
     assert found["checkpoint"] == {"bytes": 8 * count, "numbers": {"F64": count}}
     assert found["family"] == model.architecture.family
