@@ -14,6 +14,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from . import embedded
+from .cli_train import train
 from .errors import InputError
 
 EXIT_BAD_INPUT, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 2, 3, 130
@@ -56,6 +58,12 @@ def _explain(error: Exception) -> tuple[str, int]:
     return f"unexpected {type(error).__name__}: {error} (run again with --debug for the traceback, and report it)", 1
 
 
+def show_tracebacks(on: bool) -> None:
+    """Print the traceback of an error too, in this process."""
+    global _debug
+    _debug = on
+
+
 def _version(show: bool) -> None:
     if show:
         from importlib.metadata import version
@@ -75,7 +83,9 @@ def _options(
 
 @app.command()
 def analyze(
-    model: Annotated[str, typer.Argument(help="Hub id or local folder with config.json and safetensors.")],
+    model: Annotated[
+        str | None, typer.Argument(help="Hub id or local folder with config.json and safetensors; default embedded.")
+    ] = None,
     text: Annotated[list[str] | None, typer.Option(help="A prompt; may be repeated.")] = None,
     texts: Annotated[Path | None, typer.Option(help="Prompts: .txt, one a line, or .json, a list of strings.")] = None,
     samples: Annotated[int | None, typer.Option(help="Use the first N prompts; default all.")] = None,
@@ -104,12 +114,16 @@ def analyze(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
-    """Measure every block of a model and print the table by layer, each measure beside its null."""
-    global _debug
-    _debug = debug
+    """Measure every block of a model and print the table by layer, each measure beside its null.
+
+    Without MODEL: the model that comes with jaxdyn; and without texts, the prompts written for it.
+    """
+    show_tracebacks(debug)
     from .pipeline.settings import Settings, parse_layers
     from .pipeline.texts import first_texts, read_texts
 
+    if text is None and texts is None and model is None:
+        texts = embedded.PROMPTS
     if (text is None) == (texts is None):
         msg = "text: give prompts with --text (may be repeated) or with --texts FILE, one of the two"
         raise InputError(msg)
@@ -154,6 +168,9 @@ def analyze(
         raise typer.Exit(EXIT_SOME_FAILED)
 
 
+app.command()(train)
+
+
 @app.command()
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -168,7 +185,7 @@ def doctor(
         show(facts, Console(highlight=False))
 
 
-def _load(model: str, dtype: str, weights_dtype: str | None, revision: str | None):
+def _load(model: str | None, dtype: str, weights_dtype: str | None, revision: str | None):
     """Load the model. An application, unlike the library, may configure jax: x64 mode and the compilation cache."""
     import jax
 
@@ -180,12 +197,17 @@ def _load(model: str, dtype: str, weights_dtype: str | None, revision: str | Non
         raise InputError(msg)
     if dtype == "float64":
         jax.config.update("jax_enable_x64", True)
-    if (
-        jax.config.values.get("jax_compilation_cache_dir") is None
-    ):  # compiled programs are kept, so that the next run starts at once
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxdyn"
-        jax.config.update("jax_compilation_cache_dir", str(cache))
+    keep_compiled()
     from .models import load
 
     loaded = load(model, dtype=weights_dtype or dtype, revision=revision)
     return loaded.astype(dtype) if dtype == "float64" and weights_dtype else loaded
+
+
+def keep_compiled() -> None:
+    """Keep compiled programs on the disk, so that the next run starts at once, unless the user chose a place."""
+    import jax
+
+    if jax.config.values.get("jax_compilation_cache_dir") is None:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxdyn"
+        jax.config.update("jax_compilation_cache_dir", str(cache))

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdyn import embedded
 from jaxdyn.errors import InputError
 from jaxdyn.models import parameters
 from jaxdyn.models.architecture import Architecture
@@ -34,7 +35,8 @@ def load(name_or_path: str | Path | None = None, *, dtype: str = "float32", revi
     Parameters
     ----------
     name_or_path
-        Folder with config.json and safetensors weights (single or sharded), or hub id.
+        Folder with config.json and safetensors weights (single or sharded), or hub id; None is the model that comes
+        with the package (`jaxdyn/embedded/README.md`).
     dtype
         Dtype the weights are stored in: "float32", "float64" (needs jax's x64 mode) or "bfloat16". The computation
         runs in float32, or float64 for float64 weights.
@@ -49,10 +51,10 @@ def load(name_or_path: str | Path | None = None, *, dtype: str = "float32", revi
         files, NaN or inf, a damaged file, a model the hub does not give.
     """
     check_dtype(dtype)
-    if not name_or_path:
-        msg = "model: got nothing; give a hub id such as openai-community/gpt2, or a folder with config.json"
+    if name_or_path == "":
+        msg = "model: got ''; give a hub id such as openai-community/gpt2, a folder with config.json, or nothing at all"
         raise InputError(msg)
-    folder, commit = _locate(name_or_path, revision)
+    folder, commit = _locate(embedded.FOLDER if name_or_path is None else name_or_path, revision)
     config = read_json(folder / "config.json", what="model")
     arch = architecture_of(config)
     checkpoint = open_checkpoint(folder)
@@ -61,7 +63,7 @@ def load(name_or_path: str | Path | None = None, *, dtype: str = "float32", revi
         architecture=arch,
         params=params,
         tokenizer=load_tokenizer(folder),
-        source=str(name_or_path),
+        source=embedded.NAME if name_or_path is None else str(name_or_path),
         revision=commit,
         weights_hash=digest,
         stop_ids=_stop_ids(folder, config),
