@@ -98,6 +98,7 @@ def test_transformers_loads_the_folder_to_the_same_logits_and_tokens(finished: t
     text = "the naïve cat ran 12 “oh”"
     ids = AutoTokenizer.from_pretrained(folder)(text)["input_ids"]
     assert ids == model.encode([text])[0]
+    assert model.tokenizer is not None
     assert ids[0] == model.tokenizer.bos_token_id == hf.generation_config.eos_token_id
     assert model.decode(ids) == text
     assert model.adds_bos
