@@ -14,6 +14,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from . import embedded
+from .cli_train import train
 from .errors import InputError
 
 EXIT_BAD_INPUT, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 2, 3, 130
@@ -58,6 +60,12 @@ def _explain(error: Exception) -> tuple[str, int]:
     return f"unexpected {type(error).__name__}: {error} (run again with --debug for the traceback, and report it)", 1
 
 
+def show_tracebacks(on: bool) -> None:
+    """Print the traceback of an error too, in this process."""
+    global _debug
+    _debug = on
+
+
 def _version(show: bool) -> None:
     if show:
         from importlib.metadata import version
@@ -77,7 +85,9 @@ def _options(
 
 @app.command()
 def analyze(
-    model: Annotated[str, typer.Argument(help="Hub id or local folder with config.json and safetensors.")],
+    model: Annotated[
+        str | None, typer.Argument(help="Hub id or local folder with config.json and safetensors; default embedded.")
+    ] = None,
     text: Annotated[list[str] | None, typer.Option(help="A prompt; may be repeated.")] = None,
     texts: Annotated[Path | None, typer.Option(help="Prompts: .txt, one a line, or .json, a list of strings.")] = None,
     samples: Annotated[int | None, typer.Option(help="Use the first N prompts; default all.")] = None,
@@ -106,12 +116,18 @@ def analyze(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
-    """Measure every block of a model and print the table by layer, each measure beside its null."""
-    global _debug, _can_resume
-    _debug, _can_resume = debug, True
+    """Measure every block of a model and print the table by layer, each measure beside its null.
+
+    Without MODEL: the model that comes with jaxdyn; and without texts, the prompts written for it.
+    """
+    global _can_resume
+    show_tracebacks(debug)
+    _can_resume = True
     from .pipeline.settings import Settings, parse_layers
     from .pipeline.texts import first_texts, read_texts
 
+    if text is None and texts is None and model is None:
+        texts = embedded.PROMPTS
     if (text is None) == (texts is None):
         msg = "text: give prompts with --text (may be repeated) or with --texts FILE, one of the two"
         raise InputError(msg)
@@ -156,6 +172,9 @@ def analyze(
         raise typer.Exit(EXIT_SOME_FAILED)
 
 
+app.command()(train)
+
+
 @app.command()
 def convert(
     model: Annotated[str, typer.Argument(help="Hub id or local folder with config.json and safetensors.")],
@@ -165,8 +184,7 @@ def convert(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
     """Keep an orbax copy of a model, which loads as the model does and restores split over any mesh of devices."""
-    global _debug
-    _debug = debug
+    show_tracebacks(debug)
     import jax
 
     jax.config.update("jax_enable_x64", True)  # a float64 checkpoint is kept as it is
@@ -200,8 +218,7 @@ def models(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
     """List the families and what each was checked against; or describe one MODEL, and what its analysis will take."""
-    global _debug
-    _debug = debug
+    show_tracebacks(debug)
     from . import catalogue
 
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
@@ -260,8 +277,8 @@ def _work(given: dict[str, Any]):
     return Work(Settings(**options), given.get("samples", 32), given.get("length", 128), dtype, weights_dtype)
 
 
-def _load(model: str, dtype: str, weights_dtype: str | None, revision: str | None):
-    """Load the model."""
+def _load(model: str | None, dtype: str, weights_dtype: str | None, revision: str | None):
+    """Load the model; None is the one that comes with jaxdyn."""
     _configure(dtype, weights_dtype)
     from .models import load
 
@@ -281,8 +298,13 @@ def _configure(dtype: str, weights_dtype: str | None) -> None:
         raise InputError(msg)
     if dtype == "float64":
         jax.config.update("jax_enable_x64", True)
-    if (
-        jax.config.values.get("jax_compilation_cache_dir") is None
-    ):  # compiled programs are kept, so that the next run starts at once
+    keep_compiled()
+
+
+def keep_compiled() -> None:
+    """Keep compiled programs on the disk, so that the next run starts at once, unless the user chose a place."""
+    import jax
+
+    if jax.config.values.get("jax_compilation_cache_dir") is None:
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxdyn"
         jax.config.update("jax_compilation_cache_dir", str(cache))

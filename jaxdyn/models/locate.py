@@ -1,8 +1,9 @@
 """Stage 1 of 7: where a model is: a folder, or an id of the hub, described first and read after."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from jaxdyn import embedded
 from jaxdyn.errors import InputError
 from jaxdyn.models import hub
 from jaxdyn.models.checkpoint import Checkpoint, open_checkpoint, refuse_pickle
@@ -41,9 +42,14 @@ class Located:
 
 
 def locate(name_or_path: str | Path | None, revision: str | None) -> Located:
-    """Find a folder, or fetch the description of a model of the hub; what is neither is an ``InputError``."""
-    if not name_or_path:
-        msg = "model: got nothing; give a hub id such as openai-community/gpt2, or a folder with config.json"
+    """Find a folder, or fetch the description of a model of the hub; what is neither is an ``InputError``.
+
+    None is the model that comes with the package, by its name wherever that is installed.
+    """
+    if name_or_path is None:
+        return replace(locate(embedded.FOLDER, revision), name=embedded.NAME)
+    if name_or_path == "":
+        msg = "model: got ''; give a hub id such as openai-community/gpt2, a folder with config.json, or nothing at all"
         raise InputError(msg)
     text, path = str(name_or_path), Path(name_or_path).expanduser()
     refuse_pickle(path)

@@ -46,7 +46,8 @@ def load(
     Parameters
     ----------
     name_or_path
-        Folder with config.json and safetensors weights (single or sharded), folder of ``convert``, or hub id.
+        Folder with config.json and safetensors weights (single or sharded), folder of ``convert``, or hub id; None is
+        the model that comes with the package (`jaxdyn/embedded/README.md`).
     dtype
         Dtype the weights are stored in: "float32", "float64" (needs jax's x64 mode) or "bfloat16". The computation
         runs in float32, or float64 for float64 weights.

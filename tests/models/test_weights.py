@@ -207,7 +207,7 @@ def test_pickles_are_refused(folder, name):
 def test_folder_that_is_no_model(folder, tmp_path):
     path, _ = folder()
     with pytest.raises(InputError, match="give a hub id such as"):
-        models.load()
+        models.load("")
     with pytest.raises(InputError, match="there is no such folder"):
         models.load(tmp_path / "absent")
     with pytest.raises(InputError, match="there is no such folder"):

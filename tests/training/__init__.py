@@ -1,0 +1,1 @@
+"""Tests of training: the decoder's own parameters."""
