@@ -34,7 +34,7 @@ def write(
     seed=1,
     model="invented-$64d",
     tokens=("a", " b", "c\n"),
-    attrs=None,
+    described=None,
 ) -> Path:
     """Write a store; with `units_done` leave it unfinished after so many units. `tokens` are the words in it."""
     variables = [
@@ -69,7 +69,7 @@ def write(
             Coordinate("depth", ("depth",), np.arange(1, layers + 1), group="cumulative"),
         ),
         attrs={"operator": "in-context", "derivative": "exact", "metric": "raw", "model": model, "bos": "yes",
-               "tokens": "last", "seed": 0, "null_draws": draws, **(attrs or {})},
+               "tokens": "last", "seed": 0, "null_draws": draws, **(described or {})},
     )  # fmt: skip
     results = store.create(path, schema, {"settings": {"truncate": None}})
     count = results.unit_count if units_done is None else units_done
