@@ -6,6 +6,7 @@ decompose (their status says why); 130 interrupted, the store can be resumed.
 
 import json
 import os
+import shlex
 import sys
 import traceback
 from pathlib import Path
@@ -108,9 +109,9 @@ def analyze(
     seed: Annotated[int, typer.Option(help="Of every random number.")] = 0,
     unit: Annotated[int, typer.Option(help="Samples a unit of work, the most a killed run loses.")] = 8,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder for results.zarr, the figures and config.yaml.")] = Path(
-        "jaxdyn-out"
-    ),
+    out: Annotated[
+        Path, typer.Option(help="Folder for results.zarr, report.html, the figures and config.yaml.")
+    ] = Path("jaxdyn-out"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars, no table.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
@@ -150,24 +151,26 @@ def analyze(
 
     from .pipeline.progress import Progress
     from .pipeline.run import run
-    from .report import figures, tables
-    from .store import open_tree
+    from .report import page, tables
+    from .report.source import open_sources
 
+    origin = {"command": shlex.join(["jaxdyn", *sys.argv[1:]]), "corpus": texts.name if texts else "--text"}
     with Progress(enabled=not quiet) as progress:
-        outcome = run(loaded, prompts, settings, out=out, resume=resume, progress=progress)
-        tree = open_tree(outcome.store)
-        with progress.stage("figures", 1) as advance:
-            written = figures.save_all(tree, out)
+        outcome = run(loaded, prompts, settings, out=out, resume=resume, progress=progress, origin=origin)
+        sources = open_sources([out])
+        tree = sources[0].tree
+        with progress.stage("report and figures", 1) as advance:
+            html, *written = page.write_report(sources, out)
             advance()
     if as_json:
-        report = {"store": str(outcome.store), "figures": [str(path) for path in written], **outcome.as_dict()}
-        typer.echo(json.dumps({**report, "table": tables.as_dict(tree)}))
+        files = {"store": str(outcome.store), "report": str(html), "figures": [str(path) for path in written]}
+        typer.echo(json.dumps({**files, **outcome.as_dict(), "table": tables.as_dict(tree)}))
     elif not quiet:
         console = Console(highlight=False)
         if not console.is_terminal:  # a pipe has no width; rich would take 80 and cut the table
             console = Console(highlight=False, width=100)
         console.print(tables.by_layer(tree))
-        console.print(f"{outcome.summary()}\n{outcome.store}", soft_wrap=True)
+        console.print(f"{outcome.summary()}\n{outcome.store}\n{html}", soft_wrap=True)
     if outcome.failed:
         raise typer.Exit(EXIT_SOME_FAILED)
 
@@ -242,6 +245,30 @@ def models(
 
     found = catalogue.describe(model, work, measure_rates(work.dtype), revision=revision)
     typer.echo(json.dumps(found)) if as_json else catalogue.show_model(found, console)
+
+
+@app.command()
+def report(
+    folders: Annotated[list[Path], typer.Argument(help="Folder of a run; two are overlaid.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the report; default the run's own, or jaxdyn-report for two runs.")
+    ] = None,
+    formats: Annotated[str, typer.Option(help="Of the figures beside the page: png, svg or both.")] = "png,svg",
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    """Write report.html and its figures from one finished or unfinished run, or from two runs overlaid."""
+    global _debug
+    _debug = debug
+    from .report.page import write_report
+    from .report.source import open_sources, parse_formats
+
+    sources = open_sources(folders)
+    place = out or (sources[0].folder if len(sources) == 1 else None) or Path("jaxdyn-report")
+    html, *written = write_report(sources, place, formats=parse_formats(formats))
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    for source in sources:
+        console.print(source.progress())
+    console.print(f"{len(written)} figures\n{html}")
 
 
 @app.command()

@@ -66,8 +66,12 @@ def test_analyze_prints_a_table_and_writes_store_figures_and_config(
     assert "2 samples" in done.stdout
     assert "left" in done.stderr
     assert {path.name for path in out.iterdir()} >= {
-        "results.zarr", "config.yaml", "depth_profiles.png", "eigenvalues.png", "bottleneck.png",
+        "results.zarr", "config.yaml", "depth_profiles.png", "eigenvalues.png", "bottleneck.png", "budget.svg",
+        "directions.png", "energy.png", "card.png", "report.html",
     }  # fmt: skip
+    page = (out / "report.html").read_text()
+    assert f"jaxdyn analyze {folder} --text 'w3 w4 w5 w6'" in page
+    assert "--text (sha256 " in page
     ds = jaxdyn.open_results(out / "results.zarr")
     assert ds["henrici"].dtype == np.float32
     assert ds["done"].all()
@@ -90,6 +94,7 @@ def test_json_and_quiet(folder: Path, tmp_path: Path, environment: dict[str, str
     assert report["samples"] == 1
     assert report["failed"] == {}
     assert Path(report["store"]).is_dir()
+    assert Path(report["report"]).is_file()
     assert jaxdyn.open_results(out / "results.zarr")["henrici"].dtype == np.float64
     quiet = jaxdyn_command("analyze", folder, *options, "--resume", environment=environment)
     assert quiet.returncode == 0, quiet.stderr

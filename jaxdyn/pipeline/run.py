@@ -3,7 +3,7 @@
 import dataclasses
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,14 +99,26 @@ def analyze(
         return open_results(outcome.store).load()
 
 
-def run(model: Model, texts: list[str], settings: Settings, *, out: Path, resume: bool, progress: Progress) -> Outcome:
-    """Run an analysis into `out/results.zarr`; the command line's form of `analyze`."""
+def run(
+    model: Model,
+    texts: list[str],
+    settings: Settings,
+    *,
+    out: Path,
+    resume: bool,
+    progress: Progress,
+    origin: Mapping[str, str] | None = None,
+) -> Outcome:
+    """Run an analysis into `out/results.zarr`; the command line's form of `analyze`.
+
+    `origin` is kept with a new store's provenance: `command` (the command line), `corpus` (where the texts are from).
+    """
     seconds = {}
     clock = time.perf_counter()
     layers = settings.resolved_layers(model.architecture)
     prompts = tokenise(model, texts, max_tokens=settings.max_tokens)
     samples = make_samples(prompts, tokens=settings.tokens, unit=settings.unit)
-    store = open_store(model, texts, settings, prompts, samples, layers, out=out, resume=resume)
+    store = open_store(model, texts, settings, prompts, samples, layers, out=out, resume=resume, origin=origin)
     if not store.complete:
         done = store.done_units()
         per_unit = len(layers)
@@ -151,6 +163,7 @@ def open_store(
     *,
     out: Path,
     resume: bool,
+    origin: Mapping[str, str] | None = None,
 ) -> Store:
     """Create or reopen the store, with everything in its settings that two runs of the same bits must share."""
     fixed = {
@@ -167,7 +180,11 @@ def open_store(
         **provenance.bits(),
     }
     informative = provenance.provenance(
-        model_source=model.source, model_revision=model.revision, model_hash=model.weights_hash, samples=samples.count
+        model_source=model.source,
+        model_revision=model.revision,
+        model_hash=model.weights_hash,
+        samples=samples.count,
+        **(origin or {}),
     )
     store = start(
         out / STORE, make_schema(model, settings, samples, layers), fixed, provenance=informative, resume=resume

@@ -5,9 +5,14 @@ interval, the energy that survives averaging, and what is missing. What the stor
 """
 
 import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
+
+if TYPE_CHECKING:
+    from .source import Source
 
 OPERATORS = {
     "in-context": "in-context Jacobian (block inputs at other positions held fixed)",
@@ -23,6 +28,7 @@ ENERGIES = {
     "surviving_energy": "norm(mean A)² / mean norm(A)²",
 }
 NO_N1 = "N1 was not computed, so nothing here speaks of structure beyond the mean scaling t and the singular values."
+INTERVAL = "Line: mean over samples; bars: its 95 % interval, articles as replicates (none with a single article)."
 UNKNOWN = "not recorded"
 
 
@@ -56,6 +62,30 @@ def data_caption(tree: xr.DataTree, root: xr.Dataset) -> str:
     if samples < total:
         sentences.append(f"The run is not finished: {samples} of {total} samples.")
     return " ".join(sentences)
+
+
+def data_captions(sources: "Sequence[Source]") -> str:
+    """Say what was measured on what in each of the stores; two stores are told apart by their labels."""
+    said = [data_caption(source.tree, source.root) for source in sources]
+    if len(said) == 1:
+        return said[0]
+    return " ".join(f"{source.label}. {one}" for source, one in zip(sources, said, strict=True))
+
+
+def energy_captions(sources: "Sequence[Source]") -> str:
+    """Say how much energy survives averaging in each of the stores."""
+    return _labelled([(source.tag, energy_caption(source.tree)) for source in sources])
+
+
+def failure_captions(sources: "Sequence[Source]") -> str:
+    """Say how many decompositions failed in each of the stores."""
+    return _labelled([(source.tag, failure_caption(source.root)) for source in sources])
+
+
+def _labelled(said: list[tuple[str, str]]) -> str:
+    if len(said) == 1:
+        return said[0][1]
+    return " ".join(f"{label}: {one}" for label, one in said if one)
 
 
 def null_caption(root: xr.Dataset, rungs: set[str], shown: dict[str, str]) -> str:

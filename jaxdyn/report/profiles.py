@@ -33,15 +33,35 @@ TITLES = {
 
 PART_TITLES = {"block": "block J", "update": "update J - I", "attention": "attention J", "mlp": "MLP J"}
 CONFIDENCE = 0.95
+LARGE = {"eig", "sv", "row", "column"}
+"""Dimensions of arrays that are read in pieces."""
 
 
 @dataclass(frozen=True)
 class Null:
-    """A null by layer, averaged over samples: its mean, its spread over draws, and the measure less its mean."""
+    """A null by layer, averaged over samples.
+
+    Attributes
+    ----------
+    mean, sd : (L,), its mean and its standard deviation over draws, the latter of one matrix.
+    excess : (L,), the measure less the null's mean.
+    low, high : (L,), 95 % interval of the excess, articles as replicates; NaN with fewer than two.
+    floor : (L,), sampling floor (N6): half the difference of the excess between two halves of the articles; NaN where
+        a half is empty.
+    """
 
     mean: Float[np.ndarray, " L"]
     sd: Float[np.ndarray, " L"]
     excess: Float[np.ndarray, " L"]
+    low: Float[np.ndarray, " L"]
+    high: Float[np.ndarray, " L"]
+    floor: Float[np.ndarray, " L"]
+
+    @property
+    def stands_out(self) -> np.ndarray:
+        """Whether the excess is beyond the floor and 2 sd of the draws, and its interval leaves out 0; (L,) of bool."""
+        beyond = np.abs(self.excess) > np.maximum(np.nan_to_num(self.floor), 2 * np.nan_to_num(self.sd))
+        return beyond & ((self.low > 0) | (self.high < 0))
 
 
 @dataclass(frozen=True)
@@ -74,13 +94,20 @@ class Profile:
 
 
 def done_samples(tree: xr.DataTree) -> xr.Dataset:
-    """Return the root with the samples that are written; refuses a store in which none is."""
+    """Return the root with the samples that are written, its numbers in memory; refuses a store in which none is.
+
+    What has a value for every eigenvalue or singular value stays on disk until it is asked for.
+    """
     root = tree.to_dataset()
     done = np.asarray(root["done"].values)
     if not done.any():
         msg = "the store holds no finished sample yet; finish the run (--resume) before asking for its report"
         raise InputError(msg)
-    return root.isel(sample=np.flatnonzero(done))
+    rows = np.flatnonzero(done)
+    whole = rows[-1] - rows[0] + 1 == len(rows)  # a slice leaves large arrays where they are
+    root = root.isel(sample=slice(int(rows[0]), int(rows[-1]) + 1) if whole else rows)
+    small = {name: root[name].load() for name in root.data_vars if not LARGE & set(root[name].dims)}
+    return root.assign(small)
 
 
 def available_parts(root: xr.Dataset, parts: tuple[str, ...]) -> list[str]:
@@ -88,26 +115,40 @@ def available_parts(root: xr.Dataset, parts: tuple[str, ...]) -> list[str]:
     return [part for part in parts if part in root["part"].values.tolist()]
 
 
-def profile(root: xr.Dataset, measure: str, part: str) -> Profile:
-    """Summarise one measure by layer over the samples of `root` (see `done_samples`)."""
-    selected = root.sel(part=part)
-    values = _by_layer(selected[measure])
-    mean, low, high = _interval(values, np.asarray(root["article"].values))
+def profile(root: xr.Dataset, measure: str, part: str, *, pooled: bool = False) -> Profile:
+    """Summarise one measure by layer over the samples of `root`.
+
+    Parameters
+    ----------
+    root : samples that are done (see `done_samples`), with the coordinate `article`.
+    measure, part : which numbers.
+    pooled : average over the layers first, sample by sample: one row, of layer -1.
+    """
+    wanted = [
+        name for name in (measure, *(f"{measure}_{kind}" for kind in ("null", "null_sd", "excess"))) if name in root
+    ]
+    selected = root[wanted].sel(part=part)
+
+    def read(array):
+        values = np.asarray(array.transpose("layer", "sample").values, dtype=np.float64)
+        return _mean(values.T)[None] if pooled else values
+
+    values, article = read(selected[measure]), np.asarray(root["article"].values)
+    mean, low, high = interval(values, article)
     nulls = {}
     for rung in root["rung"].values.tolist() if f"{measure}_null" in root else []:
-        mean_null, excess = (
-            _mean(_by_layer(selected[f"{measure}_{kind}"].sel(rung=rung))) for kind in ("null", "excess")
-        )
+        mean_null = _mean(read(selected[f"{measure}_null"].sel(rung=rung)))
+        each = read(selected[f"{measure}_excess"].sel(rung=rung))
         drawn = f"{measure}_null_sd" in root  # a closed form alone has no spread
-        sd = _mean(_by_layer(selected[f"{measure}_null_sd"].sel(rung=rung))) if drawn else np.zeros_like(mean_null)
-        null = Null(mean_null, sd, excess)
+        sd = _mean(read(selected[f"{measure}_null_sd"].sel(rung=rung))) if drawn else np.zeros_like(mean_null)
+        null = Null(mean_null, sd, *interval(each, article), split_floor(each, article))
         if np.isfinite(null.mean).any():
             nulls[rung] = null
     return Profile(
         measure=measure,
         part=part,
         units=str(root[measure].attrs.get("units", "1")),
-        layer=np.asarray(root["layer"].values),
+        layer=np.array([-1]) if pooled else np.asarray(root["layer"].values),
         mean=mean,
         low=low,
         high=high,
@@ -116,8 +157,40 @@ def profile(root: xr.Dataset, measure: str, part: str) -> Profile:
     )
 
 
-def _by_layer(array):
-    return np.asarray(array.transpose("layer", "sample").values, dtype=np.float64)
+def interval(
+    values: Float[np.ndarray, "L S"], article: Int[np.ndarray, " S"]
+) -> tuple[Float[np.ndarray, " L"], Float[np.ndarray, " L"], Float[np.ndarray, " L"]]:
+    """Mean over samples and its t interval from the article-clustered standard error.
+
+    var(mean) = A/(A-1) sum_a (sum_{i in a} (x_i - mean))^2 / N^2, the usual one where each article gives one sample.
+
+    Parameters
+    ----------
+    values : (L, S), NaN for samples that failed.
+    article : (S,), which samples belong together.
+
+    Returns
+    -------
+    mean, low, high : (L,); low and high are NaN with fewer than two articles.
+    """
+    mean = _mean(values)
+    finite = np.isfinite(values)
+    residual = np.where(finite, values - mean[:, None], 0.0)
+    order = np.argsort(article, kind="stable")
+    _, starts = np.unique(article[order], return_index=True)
+    clusters = (np.add.reduceat(finite[:, order].astype(int), starts, axis=1) > 0).sum(axis=1)
+    squares = (np.add.reduceat(residual[:, order], starts, axis=1) ** 2).sum(axis=1)
+    enough = np.where(clusters > 1, clusters, 2)
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, enough - 1) * np.sqrt(squares * enough / (enough - 1))
+    half = np.where(clusters > 1, half / np.maximum(finite.sum(axis=1), 1), np.nan)
+    return mean, mean - half, mean + half
+
+
+def split_floor(values: Float[np.ndarray, "L S"], article: Int[np.ndarray, " S"]) -> Float[np.ndarray, " L"]:
+    """Half the absolute difference between the means over every other article (N6); NaN where a half is empty."""
+    _, number = np.unique(article, return_inverse=True)
+    even = number % 2 == 0
+    return np.abs(_mean(values[:, even]) - _mean(values[:, ~even])) / 2
 
 
 def _mean(values):
@@ -125,20 +198,3 @@ def _mean(values):
     finite = np.isfinite(values)
     total, count = np.where(finite, values, 0.0).sum(axis=-1), finite.sum(axis=-1)
     return np.divide(total, count, out=np.full(count.shape, np.nan), where=count > 0)
-
-
-def _interval(values, article):
-    """Mean over samples and its t interval from the article-clustered standard error.
-
-    var(mean) = A/(A-1) sum_a (sum_{i in a} (x_i - mean))^2 / N^2, the usual one where each article gives one sample.
-    """
-    mean = _mean(values)
-    finite = np.isfinite(values)
-    residual = np.where(finite, values - mean[:, None], 0.0)
-    member = article[None, :] == np.unique(article)[:, None]
-    clusters = (member[:, None, :] & finite).any(axis=-1).sum(axis=0)
-    squares = ((residual @ member.T) ** 2).sum(axis=1)
-    enough = np.where(clusters > 1, clusters, 2)
-    half = stats.t.ppf((1 + CONFIDENCE) / 2, enough - 1) * np.sqrt(squares * enough / (enough - 1))
-    half = np.where(clusters > 1, half / np.maximum(finite.sum(axis=1), 1), np.nan)
-    return mean, mean - half, mean + half

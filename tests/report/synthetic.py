@@ -32,12 +32,16 @@ def write(
     units_done=None,
     parts=("block", "update"),
     seed=1,
+    model="invented-$64d",
+    tokens=("a", " b", "c\n"),
+    described=None,
 ) -> Path:
-    """Write a store; with `units_done` leave it unfinished after so many units."""
+    """Write a store; with `units_done` leave it unfinished after so many units. `tokens` are the words in it."""
     variables = [
         Variable("eigenvalues", ("part", "layer", "sample", "eig"), "complex64"),
         Variable("eigenvalues_null", ("part", "layer", "sample", "eig"), "complex64"),
         Variable("status", ("part", "layer", "sample"), "int8"),
+        Variable("frobenius_norm", ("part", "layer", "sample"), "float32"),
     ]
     for name in MEASURES:
         attrs = {"long_name": name, "units": "rad" if name == "mean_rotation_angle" else "1"}
@@ -61,10 +65,11 @@ def write(
             Coordinate("rung", ("rung",), ["N0", "N1"]),
             Coordinate("prompt", ("sample",), np.arange(samples)),
             Coordinate("article", ("sample",), np.arange(samples) // 2),
+            Coordinate("token_text", ("sample",), [tokens[i % len(tokens)] for i in range(samples)]),
             Coordinate("depth", ("depth",), np.arange(1, layers + 1), group="cumulative"),
         ),
-        attrs={"operator": "in-context", "derivative": "exact", "metric": "raw", "model": "invented-$64d", "bos": "yes",
-               "tokens": "last", "seed": 0, "null_draws": draws},
+        attrs={"operator": "in-context", "derivative": "exact", "metric": "raw", "model": model, "bos": "yes",
+               "tokens": "last", "seed": 0, "null_draws": draws, **(described or {})},
     )  # fmt: skip
     results = store.create(path, schema, {"settings": {"truncate": None}})
     count = results.unit_count if units_done is None else units_done
@@ -75,10 +80,31 @@ def write(
         results.write_unit(number, unit(number, len(members), **sizes, draws=draws, seed=seed))
     if units_done is None:
         energy = np.linspace(0.4, 0.13, layers) * np.ones((len(parts), 1))
+        words = np.array([tokens[i % len(tokens)] for i in range(layers * 3 * 2 * 2 * 3)], dtype=object)
+        axis = np.linspace(-1, 1, 9)
+        height = np.log10(1 / (0.1 + np.hypot(axis[None, :], np.linspace(0, 1, 9)[:, None])))
         depth = np.arange(1, layers + 1)
         results.finish(
             {
                 "mean": xr.Dataset({"surviving_energy": (("part", "layer"), energy)}),
+                "decoded": xr.Dataset(
+                    {
+                        "tokens": (
+                            ("layer", "kind", "direction", "sign", "token_rank"),
+                            words.reshape(layers, 3, 2, 2, 3),
+                        ),
+                        "size": (("layer", "kind", "direction"), np.arange(layers * 6.0).reshape(layers, 3, 2)),
+                    },
+                    {"kind": ["output", "input", "eigenvector"], "sign": ["+", "-"]},
+                ),
+                "pseudospectra": xr.Dataset(
+                    {
+                        "real": (("pseudo_layer", "grid_column"), axis[None]),
+                        "imaginary": (("pseudo_layer", "grid_row"), np.linspace(0, 1, 9)[None]),
+                        "log_resolvent": (("pseudo_layer", "grid_row", "grid_column"), height[None]),
+                    },
+                    {"pseudo_layer": [0]},
+                ),
                 "cumulative": xr.Dataset(
                     {
                         "mean_effective_rank": ("depth", width / depth**0.4),
@@ -100,6 +126,7 @@ def unit(number: int, members: int, *, parts=2, layers=6, width=24, draws=8, see
     matrices = np.eye(width) + scale * rng.standard_normal((*shape, width, width))
     matrices[..., 0, 1] += 3.0
     data["eigenvalues"] = np.linalg.eigvals(matrices).astype(np.complex64)
+    data["frobenius_norm"] = np.linalg.norm(matrices, axis=(-2, -1))
     null = np.eye(width) + scale * rng.standard_normal((*shape, width, width))
     data["eigenvalues_null"] = np.linalg.eigvals(null).astype(np.complex64)
     if not draws:

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection, PolyCollection
 
 from jaxdyn import store
-from jaxdyn.report import captions, figures
+from jaxdyn.report import captions, figures, palette
 from tests.report import synthetic
 
 NEVER = r"\bstable\b(?! rank)|chaotic|attractor|non-normal|learned|functional module|Lyapunov|exact Jacobian"
@@ -114,20 +114,19 @@ def test_a_measure_the_store_lacks_is_left_out(tree):
     assert [ax.get_title() for ax in figure.axes] == ["self-alignment", ""]
 
 
-def test_clouds_hold_every_eigenvalue_or_say_how_many(tree, monkeypatch):
+def test_clouds_hold_every_eigenvalue_or_say_how_many(tree):
     figure = figures.eigenvalues(tree)
     assert [ax.get_title() for ax in figure.axes] == ["layer 0", "layer 3", "layer 5"]
     block = tree.to_dataset().sel(part="block", layer=3)
     ax = figure.axes[1]
     clouds = [item.get_offsets() for item in ax.collections if isinstance(item, PathCollection)]
-    for cloud, name in zip(clouds, ("eigenvalues", "eigenvalues_null"), strict=True):
+    for cloud, name in zip(clouds, ("eigenvalues_null", "eigenvalues"), strict=True):
         points = block[name].values.ravel()
         np.testing.assert_allclose(np.asarray(cloud), np.stack([points.real, points.imag], axis=1), rtol=1e-6)
     assert ax.get_aspect() == 1.0
     assert any(np.allclose(np.hypot(*line.get_data()), 1.0) for line in ax.lines)
     assert "evenly spaced" not in texts(figure)
-    monkeypatch.setattr(figures, "MAX_POINTS", 100)
-    thinned = figures.eigenvalues(tree, layers=[2])
+    thinned = figures.eigenvalues(tree, layers=[2], max_points=100)
     assert len(np.asarray(thinned.axes[0].collections[0].get_offsets())) == 4 * 24
     assert "Eigenvalues of 4 of the 16 samples, evenly spaced." in texts(thinned)
 
@@ -158,7 +157,7 @@ def test_product_draws_prompts_means_and_laws(tree):
     }.items():
         values = group[name].mean("prompt_sample").values if "prompt_sample" in group[name].dims else group[name].values
         np.testing.assert_allclose(drawn[label], values, rtol=1e-6)
-    thin = [line for line in ax.lines if line.get_color() == figures.SKY and np.size(line.get_xdata())]
+    thin = [line for line in ax.lines if line.get_color() == palette.colour("fan") and np.size(line.get_xdata())]
     assert len(thin) == 16
     assert "N2 (rotated layers) and N5 (random initialisation) are not shown" in texts(figure)
     assert "without truncation" in texts(figure)
@@ -168,13 +167,16 @@ def test_product_draws_prompts_means_and_laws(tree):
 
 def test_save_all_writes_readable_files_and_leaves_no_state(tree, tmp_path):
     before = dict(matplotlib.rcParams)
-    written = figures.save_all(tree, tmp_path)
+    written = figures.save_all(tree, tmp_path, formats=("png",))
     assert dict(matplotlib.rcParams) == before
-    assert [path.name for path in written] == ["depth_profiles.png", "eigenvalues.png", "bottleneck.png"]
+    stems = ["depth_profiles", "depth_excess", "budget", "bottleneck", "eigenvalues", "directions", "energy",
+             "pseudospectra"]  # fmt: skip
+    assert [path.name for path in written] == [f"{stem}.png" for stem in stems] + ["card.png"]
     for path in written:
         image = matplotlib.image.imread(path)
         assert image.shape[1] >= 900
-        assert image[..., :3].std() > 0.05
+        assert image[..., :3].std() > 0.03
+    assert matplotlib.image.imread(tmp_path / "card.png").shape[:2] == (630, 1200)
 
 
 def test_one_layer_one_sample_one_part_still_draws(tmp_path):
@@ -184,8 +186,10 @@ def test_one_layer_one_sample_one_part_still_draws(tmp_path):
     assert np.ptp(band_corners(figure.axes[0])[:, 0]) == pytest.approx(0.6)
     attention = synthetic.write(tmp_path / "other.zarr", samples=2, unit_size=1, layers=1, parts=("attention",))
     written = figures.save_all(store.open_tree(attention), tmp_path, formats=("svg",))
-    assert [path.name for path in written] == ["depth_profiles.svg", "bottleneck.svg"]
-    assert all(ElementTree.parse(path).getroot().tag.endswith("svg") for path in written)
+    names = [path.name for path in written]
+    assert names == ["depth_profiles.svg", "depth_excess.svg", "bottleneck.svg", "directions.svg", "energy.svg",
+                     "pseudospectra.svg", "card.png"]  # fmt: skip
+    assert all(ElementTree.parse(path).getroot().tag.endswith("svg") for path in written[:-1])
 
 
 def test_surviving_energy_prefers_the_unbiased_one_where_it_has_a_value(tree):

@@ -1,0 +1,83 @@
+// Panels of the complex plane: clouds of eigenvalues, and contours of a field.
+function planePanel(chart, panel, width) {
+  const [x0, x1, y0, y1] = panel.window;
+  const left = 44, top = 8, foot = 36, inner = width - left - 10;
+  const tall = Math.round((inner * (y1 - y0)) / (x1 - x0)), height = tall + top + foot;
+  const x = scale(x0, x1, left, left + inner), y = scale(y0, y1, top + tall, top);
+  const svg = frame(panel, width, height);
+  const clip = `clip-${++planePanel.made}`;
+  svg.append(node("defs", {}, node("clipPath", { id: clip }, node("rect", { x: left, y: top, width: inner, height: tall }))));
+  svg.append(node("rect", { class: "axis", x: left, y: top, width: inner, height: tall }));
+  for (const value of ticks(x0, x1, inner / 70)) svg.append(node("text", { x: x(value), y: top + tall + 16, "text-anchor": "middle" }, tickText(value)));
+  for (const value of ticks(y0, y1, tall / 55)) svg.append(node("text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" }, tickText(value)));
+  svg.append(node("text", { x: left + inner / 2, y: height - 5, "text-anchor": "middle" }, `${panel.xLabel}, ${panel.yLabel} upwards`));
+  const inside = node("g", { "clip-path": `url(#${clip})` });
+  svg.append(inside);
+  if (y0 < 0) inside.append(node("line", { class: "axis", x1: left, x2: left + inner, y1: y(0), y2: y(0) }));
+  inside.append(node("line", { class: "axis", x1: x(0), x2: x(0), y1: top, y2: top + tall }));
+  if (panel.grid) drawContours(inside, panel.grid, x, y);
+  for (const one of panel.series) {
+    const xs = one.x || panel.x;
+    let d = "";
+    for (let i = 0; i < xs.length; i++) d += `M${x(xs[i]).toFixed(1)} ${y(one.y[i]).toFixed(1)}h0`;
+    const opacity = panel.grid ? 1 : Math.max(0.25, Math.min(0.75, 1200 / Math.max(1, xs.length)));
+    inside.append(node("path", { class: `cloud ${one.role}`, d, opacity, "--tint": tint(one) }));
+  }
+  const r = x(1) - x(0);
+  inside.append(node("circle", { class: "circle", cx: x(0), cy: y(0), r }));
+  if (panel.note) svg.append(node("text", { x: left + 6, y: top + tall - 7 }, panel.note));
+  const lines = panel.series.map((one) => ({ tint: tint(one), text: `${one.label}: ${one.y.length} shown` }));
+  const measured = panel.series.find((one) => one.role === "measured");
+  const marker = node("circle", { class: "cursor", r: 5, fill: "none", visibility: "hidden" });
+  svg.append(marker);
+  const order = measured ? (measured.x || panel.x).map((_, i) => i).sort((a, b) => (measured.x || panel.x)[a] - (measured.x || panel.x)[b]) : [];
+  readable(svg, panel, {
+    count: order.length,
+    nearest: (px, py) => {
+      let best = 0, least = Infinity;
+      order.forEach((index, i) => {
+        const far = (x((measured.x || panel.x)[index]) - px) ** 2 + (y(measured.y[index]) - py) ** 2;
+        if (far < least) [best, least] = [i, far];
+      });
+      return best;
+    },
+    place: (i) => (order.length ? [x((measured.x || panel.x)[order[i]]), y(measured.y[order[i]])] : [left, top]),
+    show: (i) => {
+      if (!order.length) return { title: panel.title, lines };
+      const re = (measured.x || panel.x)[order[i]], im = measured.y[order[i]];
+      marker.setAttribute("cx", x(re));
+      marker.setAttribute("cy", y(im));
+      marker.setAttribute("visibility", "visible");
+      const said = `λ = ${shown(re)} ${im < 0 ? "−" : "+"} ${shown(Math.abs(im))} i, |λ| = ${shown(Math.hypot(re, im))}`;
+      return { title: panel.title, lines: [{ tint: tint(measured), text: said }, ...lines] };
+    },
+    hide: () => marker.setAttribute("visibility", "hidden"),
+  });
+  return svg;
+}
+planePanel.made = 0;
+
+function drawContours(inside, grid, x, y) {
+  for (const level of grid.levels) {
+    let d = "", top = null;
+    for (let r = 0; r + 1 < grid.y.length; r++)
+      for (let c = 0; c + 1 < grid.x.length; c++) {
+        const corner = [[c, r], [c + 1, r], [c + 1, r + 1], [c, r + 1]];
+        if (corner.some(([i, j]) => !has(grid.z[j][i]))) continue;
+        const cuts = [];
+        for (let k = 0; k < 4; k++) {
+          const [a, b] = [corner[k], corner[(k + 1) % 4]];
+          const [za, zb] = [grid.z[a[1]][a[0]], grid.z[b[1]][b[0]]];
+          if (za < level === zb < level) continue;
+          const part = (level - za) / (zb - za);
+          cuts.push([x(grid.x[a[0]] + part * (grid.x[b[0]] - grid.x[a[0]])), y(grid.y[a[1]] + part * (grid.y[b[1]] - grid.y[a[1]]))]);
+        }
+        for (let k = 0; k + 1 < cuts.length; k += 2) {
+          d += path([cuts[k], cuts[k + 1]]);
+          if (!top || cuts[k][1] < top[1]) top = cuts[k];
+        }
+      }
+    inside.append(node("path", { class: "contour", d }));
+    if (top) inside.append(node("text", { x: top[0], y: top[1] + 12, "text-anchor": "middle" }, tickText(level)));
+  }
+}
