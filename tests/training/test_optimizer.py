@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from jaxdyn.errors import InputError
 from jaxdyn.models import parameters
 from jaxdyn.training import optimizer
 from jaxdyn.training.forward import logits, token_losses
@@ -17,8 +18,18 @@ from tests.models.tiny import TINY, ours, random_ids, tiny_llama
 SETTINGS = TrainSettings(steps=8, warmup=2, learning_rate=3e-3, weight_decay=0.3, clip=0.5)
 
 
+PLAIN = ("gpt2", "llama", "mistral", "qwen2", "smollm3", "phi3")
+
+
+@pytest.mark.parametrize("family", sorted(set(TINY) - set(PLAIN)))
+def test_blocks_that_training_does_not_compute_are_refused(family: str) -> None:
+    _, model = TINY[family]()
+    with pytest.raises(InputError, match=f"got a {model.architecture.family} decoder with .*; allowed for training"):
+        logits(model.architecture, model.params, jnp.zeros((1, 4), int))
+
+
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("family", TINY)
+@pytest.mark.parametrize("family", PLAIN)
 def test_the_forward_pass_is_the_decoders(family: str, dtype: str) -> None:
     _, model = TINY[family](dtype=dtype)
     ids = random_ids(model, 2, 40)
