@@ -108,6 +108,6 @@ def test_a_bare_analyze_needs_no_network(tmp_path: Path, monkeypatch: pytest.Mon
         cli.main()
     assert stop.value.code == 0
     dataset = jaxdyn.open_results(tmp_path / "results.zarr")
-    assert dataset.attrs["model_source"] == embedded.NAME
+    assert json.loads(dataset.attrs["provenance"])["model_source"] == embedded.NAME
     assert dataset.sizes["sample"] == 12
     assert dataset["henrici"].notnull().all()
