@@ -102,8 +102,9 @@ def analyze(
     dtype: Annotated[str, typer.Option(help="Of Jacobians and spectra: float32 or float64.")] = "float32",
     draws: Annotated[int, typer.Option(help="Draws of null N1 a matrix: 0 (none) or 8 and more.")] = 8,
     kreiss: Annotated[
-        bool, typer.Option("--kreiss/--no-kreiss", help="The Kreiss constant, dear at width 1000.")
-    ] = True,
+        bool | None,
+        typer.Option("--kreiss/--no-kreiss", help="The Kreiss constant, dear; default on if MODEL is given."),
+    ] = None,
     pseudospectra: Annotated[str | None, typer.Option(help="Blocks whose mean gets a resolvent grid.")] = None,
     truncate: Annotated[int | None, typer.Option(help="Rank kept at each step of the cumulative product.")] = None,
     seed: Annotated[int, typer.Option(help="Of every random number.")] = 0,
@@ -141,7 +142,7 @@ def analyze(
         parts=tuple(part.strip() for part in parts.split(",")),
         max_tokens=max_tokens,
         draws=draws,
-        kreiss=kreiss,
+        kreiss=model is not None if kreiss is None else kreiss,  # half the time of a run that should be quick
         seed=seed,
         unit=unit,
         pseudospectra=parse_layers(pseudospectra, "pseudospectra") if pseudospectra else (),

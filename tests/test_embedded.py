@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import xarray
 
 import jaxdyn
 from jaxdyn import Model, cli, embedded
@@ -102,12 +103,18 @@ def test_a_bare_analyze_needs_no_network(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(cli, "keep_compiled", lambda: None)
-    quick = ["--layers", "0,7", "--parts", "block", "--draws", "0", "--no-kreiss", "--quiet", "--out", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", ["jaxdyn", "analyze", *quick])
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    assert stop.value.code == 0
-    dataset = jaxdyn.open_results(tmp_path / "results.zarr")
-    assert dataset.attrs["model_source"] == embedded.NAME
+
+    def analyze(out: Path, *options: str) -> xarray.Dataset:
+        quick = ["--layers", "0,7", "--parts", "block", "--draws", "0", "--quiet", "--out", str(out)]
+        monkeypatch.setattr(sys, "argv", ["jaxdyn", "analyze", *quick, *options])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        assert stop.value.code == 0
+        return jaxdyn.open_results(out / "results.zarr")
+
+    dataset = analyze(tmp_path / "bare")
+    assert json.loads(dataset.attrs["provenance"])["model_source"] == embedded.NAME
     assert dataset.sizes["sample"] == 12
     assert dataset["henrici"].notnull().all()
+    assert "kreiss_scaled" not in dataset  # off unless asked for or a model is given, since the bare run is to be quick
+    assert "kreiss_scaled" in analyze(tmp_path / "kreiss", "--kreiss", "--samples", "1")

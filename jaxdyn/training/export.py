@@ -15,6 +15,9 @@ from jaxdyn.models.decoder import Params
 from jaxdyn.models.families import FAMILIES
 from jaxdyn.training.settings import BOS
 
+KEY_PREFIX = "model."
+"""Before the keys of the family's table in a file that transformers writes."""
+
 
 def tensors(arch: Architecture, params: Params, *, dtype: str) -> dict[str, np.ndarray]:
     """Return the checkpoint's tensors by key.
@@ -31,9 +34,8 @@ def tensors(arch: Architecture, params: Params, *, dtype: str) -> dict[str, np.n
     dict
         (out, in) matrices under the family's keys and prefix, rounded to nearest.
     """
-    family = FAMILIES[arch.family]
     flat, found = parameters.flatten(params), {}  # pyright: ignore[reportArgumentType]
-    for path, source in family.table(arch).items():
+    for path, source in FAMILIES[arch.family].table(arch).items():
         assert not source.transpose
         assert source.part == (0, 1)
         leaf = np.asarray(flat[path])
@@ -44,7 +46,7 @@ def tensors(arch: Architecture, params: Params, *, dtype: str) -> dict[str, np.n
             raise InputError(msg)
         stacked = path.startswith("blocks/")
         for layer, matrix in enumerate(rounded if stacked else [rounded]):
-            found[family.PREFIX + source.key.format(layer=layer)] = np.ascontiguousarray(matrix)
+            found[KEY_PREFIX + source.key.format(layer=layer)] = np.ascontiguousarray(matrix)
     return found
 
 
