@@ -66,7 +66,7 @@ def train(
     texts
         Files to train on: .txt, one document; .json, a list of documents, or ``FILE.json[a:b]``, a slice of it.
     settings
-        Sizes and optimisation; the default is that of the embedded model but for its steps.
+        Sizes and optimisation; the default sizes are those of the embedded model.
     out
         Folder to make; one that holds a run needs ``resume``.
     held_out
