@@ -138,10 +138,10 @@ def test_pointer_and_arrow_keys_read_the_values(driver, results, tmp_path):
     plot.send_keys(Keys.END)
     mean = store.open_tree(results).to_dataset().sel(part="block")["henrici_normalized"].mean("sample").values
     assert f"layer {len(mean) - 1}" in tip.text
-    assert f"measured {mean[-1]:.3f}" in tip.text
+    assert f"measured: {mean[-1]:.3f}" in tip.text
     plot.send_keys(Keys.ARROW_LEFT)
-    assert f"measured {mean[-2]:.3f}" in tip.text
-    assert f"measured {mean[-2]:.3f}" in driver.execute_script("return document.getElementById('say').textContent")
+    assert f"measured: {mean[-2]:.3f}" in tip.text
+    assert f"measured: {mean[-2]:.3f}" in driver.execute_script("return document.getElementById('say').textContent")
     plot.send_keys(Keys.ESCAPE)
     assert not tip.is_displayed()
 
