@@ -210,6 +210,11 @@ def test_two_stores_are_told_apart_in_every_file_and_nothing_is_clipped(results,
     assert labels == ["N1, mean ± 2 sd, A", "N1, mean ± 2 sd, B", "measured less N1, A", "measured less N1, B"]
 
 
+def test_a_layer_that_failed_leaves_every_figure_drawable(failed):
+    for figure in figures.draw_all(figures.charts(source.open_sources([failed]))).values():
+        FigureCanvasAgg(figure).draw()
+
+
 def test_surviving_energy_prefers_the_unbiased_one_where_it_has_a_value(tree):
     mean = tree["mean"].to_dataset()
     biased = captions.energy_caption(tree)
