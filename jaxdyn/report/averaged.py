@@ -32,7 +32,7 @@ def energy_chart(sources: Sequence[Source]) -> Chart | None:
             series = panels.setdefault(part, [])
             at = mean.sel(part=part)
             if "samples" in mean:
-                label = f"1/N, unrelated Jacobians{name}"
+                label = f"1/N, floor of one mean{name}"
                 series.append(Series(label, "floor", layer, 1 / np.maximum(at["samples"].values, 1), store=number))
             biased = at["surviving_energy"].values
             series.append(Series(f"one mean (biased by up to 1/N){name}", "biased", layer, biased, store=number))
@@ -108,6 +108,8 @@ def pseudospectra_chart(sources: Sequence[Source]) -> Chart | None:
                 at["imaginary"].values,
                 at["log_resolvent"].transpose("grid_row", "grid_column"),
             )
+            if not (np.isfinite(x).all() and np.isfinite(y).all() and np.isfinite(grid.values).any()):
+                continue  # the averaged block did not decompose
             points = _eigenvalues(source, layer)
             series = () if points is None else (
                 Series("eigenvalues of the averaged block", "measured", np.real(points), np.imag(points), store=number),

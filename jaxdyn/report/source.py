@@ -207,6 +207,9 @@ def _store_of(folder: Path) -> Path:
 
 
 def _open(place: Path) -> tuple[xr.DataTree, xr.Dataset]:
+    if place.is_dir() and not (place / "zarr.json").is_file():
+        msg = f"folder: {place} is not a jaxdyn store (it holds no zarr.json); give the --out folder of a run"
+        raise InputError(msg)
     tree = open_tree(place)
     try:
         return tree, done_samples(tree)

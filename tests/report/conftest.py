@@ -22,6 +22,13 @@ def tree(results) -> xr.DataTree:
 
 
 @pytest.fixture(scope="session")
+def failed(tmp_path_factory) -> Path:
+    """A finished store of three layers whose second did not decompose in any sample, nor did the averaged block."""
+    path = tmp_path_factory.mktemp("failed") / "results.zarr"
+    return synthetic.write(path, samples=8, unit_size=8, layers=3, lost_layer=1)
+
+
+@pytest.fixture(scope="session")
 def unfinished(tmp_path_factory) -> Path:
     """A store of a run that stopped after one of two units and drew no N1."""
     return synthetic.write(tmp_path_factory.mktemp("unfinished") / "results.zarr", draws=0, units_done=1)

@@ -35,6 +35,7 @@ def write(
     model="invented-$64d",
     tokens=("a", " b", "c\n"),
     described=None,
+    lost_layer=None,
 ) -> Path:
     """Write a store; with `units_done` leave it unfinished after so many units. `tokens` are the words in it."""
     variables = [
@@ -77,12 +78,16 @@ def write(
         part = results.unit_slice(number)
         members = range(part.start, min(part.stop, samples))
         sizes = {"parts": len(parts), "layers": layers, "width": width}
-        results.write_unit(number, unit(number, len(members), **sizes, draws=draws, seed=seed))
+        data = unit(number, len(members), **sizes, draws=draws, seed=seed)
+        if lost_layer is not None:
+            _lose(data, lost_layer)
+        results.write_unit(number, data)
     if units_done is None:
         energy = np.linspace(0.4, 0.13, layers) * np.ones((len(parts), 1))
         words = np.array([tokens[i % len(tokens)] for i in range(layers * 3 * 2 * 2 * 3)], dtype=object)
         axis = np.linspace(-1, 1, 9)
-        height = np.log10(1 / (0.1 + np.hypot(axis[None, :], np.linspace(0, 1, 9)[:, None])))
+        height = np.nan if lost_layer is not None else 1.0
+        height = height * np.log10(1 / (0.1 + np.hypot(axis[None, :], np.linspace(0, 1, 9)[:, None])))
         depth = np.arange(1, layers + 1)
         results.finish(
             {
@@ -114,6 +119,15 @@ def write(
             }
         )
     return path
+
+
+def _lose(data: dict[str, np.ndarray], layer: int) -> None:
+    """Make one layer of a unit a failure in all samples."""
+    for key, values in data.items():
+        if not key.startswith("cumulative/"):
+            values[:, layer] = 2 if key == "status" else np.nan
+        else:
+            values[:, layer:] = np.nan
 
 
 def unit(number: int, members: int, *, parts=2, layers=6, width=24, draws=8, seed=1) -> dict[str, np.ndarray]:

@@ -93,6 +93,14 @@ def test_the_browser_tests_see_an_error_a_request_and_an_overflow(driver, tmp_pa
     assert driver.execute_script("return document.documentElement.scrollWidth") > 390
 
 
+def test_a_layer_that_failed_draws_without_complaint(driver, failed, tmp_path):
+    complaints, _ = visit(driver, write(tmp_path / "report.html", failed), width=390)
+    assert complaints == []
+    drawn = driver.execute_script("return document.getElementById('report').innerHTML")
+    assert "NaN" not in drawn
+    assert "undefined" not in drawn
+
+
 def test_hostile_text_is_text(driver, hostile):
     visit(driver, hostile / "report.html")
     assert driver.execute_script("return document.scripts.length") == 2
@@ -138,10 +146,10 @@ def test_pointer_and_arrow_keys_read_the_values(driver, results, tmp_path):
     plot.send_keys(Keys.END)
     mean = store.open_tree(results).to_dataset().sel(part="block")["henrici_normalized"].mean("sample").values
     assert f"layer {len(mean) - 1}" in tip.text
-    assert f"measured {mean[-1]:.3f}" in tip.text
+    assert f"measured: {mean[-1]:.3f}" in tip.text
     plot.send_keys(Keys.ARROW_LEFT)
-    assert f"measured {mean[-2]:.3f}" in tip.text
-    assert f"measured {mean[-2]:.3f}" in driver.execute_script("return document.getElementById('say').textContent")
+    assert f"measured: {mean[-2]:.3f}" in tip.text
+    assert f"measured: {mean[-2]:.3f}" in driver.execute_script("return document.getElementById('say').textContent")
     plot.send_keys(Keys.ESCAPE)
     assert not tip.is_displayed()
 
@@ -197,8 +205,11 @@ def test_two_stores_are_told_apart_by_name_and_colour(driver, results, hostile, 
     assert "measured, B" in key
 
 
-def test_print_is_light_and_without_controls(driver, results, tmp_path):
+def test_print_is_light_and_says_what_was_chosen(driver, results, tmp_path):
     visit(driver, write(tmp_path / "report.html", results), dark=True, printed=True)
     assert driver.execute_script("return getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
-    assert driver.execute_script("return getComputedStyle(document.querySelector('.controls')).display") == "none"
+    assert driver.execute_script(
+        "return [...document.querySelectorAll('#depth_profiles .switch span')].filter(e => e.checkVisibility())"
+        ".map(e => e.textContent)"
+    ) == ["raw", "block J"]
     assert driver.execute_script("return document.querySelectorAll('svg.plot').length") > 10

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import PathCollection, PolyCollection
 
 from jaxdyn import store
-from jaxdyn.report import captions, figures, palette
+from jaxdyn.report import captions, figures, palette, source
 from tests.report import synthetic
 
 NEVER = r"\bstable\b(?! rank)|chaotic|attractor|non-normal|learned|functional module|Lyapunov|exact Jacobian"
@@ -190,6 +190,29 @@ def test_one_layer_one_sample_one_part_still_draws(tmp_path):
     assert names == ["depth_profiles.svg", "depth_excess.svg", "bottleneck.svg", "directions.svg", "energy.svg",
                      "pseudospectra.svg", "card.png"]  # fmt: skip
     assert all(ElementTree.parse(path).getroot().tag.endswith("svg") for path in written[:-1])
+
+
+def test_two_stores_are_told_apart_in_every_file_and_nothing_is_clipped(results, tmp_path):
+    other = synthetic.write(tmp_path / "results.zarr", samples=4, unit_size=4, layers=3, width=16)
+    drawn = figures.charts(source.open_sources([results, other]))
+    for name, figure in figures.draw_all(drawn).items():
+        FigureCanvasAgg(figure).draw()
+        page = figure.bbox
+        for text in (*figure.texts, *(label for legend in figure.legends for label in legend.get_texts())):
+            box = text.get_window_extent()
+            assert page.x0 <= box.x0, name
+            assert box.x1 <= page.x1, name
+        words = texts(figure)
+        assert "A: invented-$64d" in words
+        assert "B: invented-$64d" in words
+        assert "width (24, 16)" in words or name not in ("depth_profiles", "depth_excess", "bottleneck", "energy")
+    labels = [text.get_text() for text in figures.draw_all(drawn[:1])["depth_excess"].legends[0].get_texts()]
+    assert labels == ["N1, mean ± 2 sd, A", "N1, mean ± 2 sd, B", "measured less N1, A", "measured less N1, B"]
+
+
+def test_a_layer_that_failed_leaves_every_figure_drawable(failed):
+    for figure in figures.draw_all(figures.charts(source.open_sources([failed]))).values():
+        FigureCanvasAgg(figure).draw()
 
 
 def test_surviving_energy_prefers_the_unbiased_one_where_it_has_a_value(tree):

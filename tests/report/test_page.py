@@ -171,6 +171,34 @@ def test_nothing_on_the_page_points_to_the_network(shown):
     assert any(attrs.get("property") == "og:image" and attrs["content"] == "card.png" for _, attrs in elements.tags)
 
 
+def test_the_line_and_the_commands_say_what_the_store_records(tmp_path, shown):
+    made = json.dumps({"command": "jaxdyn analyze x --text '$<b>'", "corpus": "tales.json"})
+    described = {"model_revision": "v2", "model_hash": "ab" * 32, "texts_hash": "cd" * 32, "provenance": made}
+    path = synthetic.write(tmp_path / "results.zarr", samples=2, unit_size=2, layers=1)
+    tree = store.open_tree(path).load()
+    tree.attrs |= described
+    one = source.of_tree(tree)
+    assert source.one_line(one) == (
+        "invented-$64d @ v2 (weights abababababab) · tales.json (sha256 cdcdcdcdcdcd) · 2 samples of 2 prompts · "
+        "in-context Jacobian, exact derivative · raw metric"
+    )
+    assert source.commands([one]) == ["jaxdyn analyze x --text '$<b>'"]
+    text = page.page_html([one], figures.charts([one]))
+    assert "tales.json (sha256 cdcdcdcdcdcd)" in text
+    assert "<b>" not in text
+    assert shown[1]["commands"][0].startswith("# invented-$64d: written by jaxdyn.analyze(..., operator='in-context'")
+
+
+def test_a_layer_that_failed_is_a_gap(failed):
+    text, data = page_of(failed)
+    assert line(panel(data, "depth_profiles", "symmetry_gap", "block"), "measured", "raw")["y"][1] is None
+    assert line(panel(data, "budget", "block", "block"), "orientation")["y"][1] is None
+    assert data["summary"]["values"][0]["raw"]["block"]["symmetry_gap"]["mean"][2] is None
+    assert "16 of 48 matrices did not decompose" in data["charts"][0]["caption"]
+    assert "pseudospectra" not in [chart["name"] for chart in data["charts"]]
+    assert "NaN" not in parsed(text).scripts[0]
+
+
 def test_an_unfinished_store_says_so_and_what_is_missing(unfinished):
     text, data = page_of(unfinished)
     assert "8 of 16 samples are done" in text

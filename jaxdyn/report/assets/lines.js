@@ -122,12 +122,12 @@ function readings(all, at, value, y, py, drawn, panel) {
     if (one.role === "fan") { fans.push([one, one.y[i]]); continue; }
     const range = one.low && has(one.low[i]) && !["trace", "singular", "orientation"].includes(one.role)
       ? ` [${shown(one.low[i])}, ${shown(one.high[i])}]` : "";
-    lines.push({ tint: tint(one), text: `${one.label} ${shown(one.y[i])}${range}` });
+    lines.push({ tint: tint(one), text: `${one.label}: ${shown(one.y[i])}${range}` });
   }
   if (fans.length && has(py)) {
     fans.sort((a, b) => Math.abs(y(a[1]) - py) - Math.abs(y(b[1]) - py));
     for (const [one, line] of drawn) line.classList.toggle("near", one === fans[0][0]);
-    lines.push({ tint: tint(fans[0][0]), text: `${fans[0][0].label} ${shown(fans[0][1])}` });
+    lines.push({ tint: tint(fans[0][0]), text: `${fans[0][0].label}: ${shown(fans[0][1])}` });
   }
   return { title: `${panel.title}, ${panel.xLabel} ${tickText(value)}`, lines };
 }

@@ -102,7 +102,7 @@ function drawer(chart) {
       const enlarge = () => {
         state.big = panels.indexOf(panel);
         draw();
-        place.querySelector(".panel.big svg").focus();
+        place.querySelector(".panel.big svg")?.focus();
       };
       const title = hero && !big ? node("button", { type: "button", title: "Show large", onclick: enlarge }, panel.title) : panel.title;
       grid.append(node("div", { class: `panel${big ? " big" : ""}`, "data-key": panel.key }, node("h3", {}, title), svg));

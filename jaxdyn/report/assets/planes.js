@@ -20,8 +20,8 @@ function planePanel(chart, panel, width) {
     const xs = one.x || panel.x;
     let d = "";
     for (let i = 0; i < xs.length; i++) d += `M${x(xs[i]).toFixed(1)} ${y(one.y[i]).toFixed(1)}h0`;
-    const opacity = panel.grid ? 1 : Math.max(0.25, Math.min(0.75, 1200 / Math.max(1, xs.length)));
-    inside.append(node("path", { class: `cloud ${one.role}`, d, opacity, "--tint": tint(one) }));
+    const dot = (xs.length < 3000 ? 3 : xs.length < 9000 ? 2.2 : 1.5) * (one.role === "N1" ? 1.5 : 1);
+    inside.append(node("path", { class: `cloud ${one.role}`, d, "--dot": dot, "--tint": tint(one) }));
   }
   const r = x(1) - x(0);
   inside.append(node("circle", { class: "circle", cx: x(0), cy: y(0), r }));
@@ -58,6 +58,7 @@ function planePanel(chart, panel, width) {
 planePanel.made = 0;
 
 function drawContours(inside, grid, x, y) {
+  const labelled = [];
   for (const level of grid.levels) {
     let d = "", top = null;
     for (let r = 0; r + 1 < grid.y.length; r++)
@@ -78,6 +79,8 @@ function drawContours(inside, grid, x, y) {
         }
       }
     inside.append(node("path", { class: "contour", d }));
-    if (top) inside.append(node("text", { x: top[0], y: top[1] + 12, "text-anchor": "middle" }, tickText(level)));
+    if (!top || labelled.some(([px, py]) => Math.abs(px - top[0]) < 24 && Math.abs(py - top[1]) < 15)) continue;
+    labelled.push(top);
+    inside.append(node("text", { x: top[0], y: top[1] + 12, "text-anchor": "middle" }, tickText(level)));
   }
 }
