@@ -1,6 +1,9 @@
 """Fixtures shared by all tests: float64 on, seeded randomness, real data where it is at hand."""
 
+import gc
+import itertools
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -9,6 +12,10 @@ import pytest
 
 # float64 is on for the oracles; test_float32.py is also run without it, as the library runs on a TPU.
 jax.config.update("jax_enable_x64", os.environ.get("JAXDYN_TEST_X64", "1") == "1")
+
+# Every compiled program keeps memory mappings, up to hundreds, and Linux gives a process 65530: beyond, XLA crashes.
+MAPPINGS, MOST_MAPPINGS = Path("/proc/self/maps"), 20_000
+_tests = itertools.count(1)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -25,3 +32,12 @@ def shared() -> Path:
 def rng() -> np.random.Generator:
     """A seeded generator: every test draws the same numbers each time."""
     return np.random.default_rng(20260514)
+
+
+@pytest.fixture(autouse=True)
+def _few_mappings() -> Iterator[None]:
+    """Let go of compiled programs before the process runs out of memory mappings; looked at every 25 tests."""
+    yield
+    if next(_tests) % 25 == 0 and MAPPINGS.exists() and MAPPINGS.read_bytes().count(b"\n") > MOST_MAPPINGS:
+        jax.clear_caches()
+        gc.collect()
