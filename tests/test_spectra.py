@@ -178,7 +178,15 @@ def henrici(T):
 
 
 class TestPlatforms:
+    def test_an_accelerator_takes_the_implementation_that_runs_everywhere(self, monkeypatch, full):
+        monkeypatch.setattr(spectra, "platform_of", lambda J: "tpu")
+        spectrum = decompose(batch())
+        assert (spectrum.implementation, spectrum.device) == ("xla", "tpu")
+        for found, expected in zip(spectrum.eigenvalues, full[1].eigenvalues, strict=True):
+            np.testing.assert_allclose(np.sort(np.abs(found)), np.sort(np.abs(expected)), atol=1e-5)  # float32
+
     def test_an_accelerator_without_a_schur_form_is_an_error_with_a_remedy(self, monkeypatch):
+        monkeypatch.setitem(dispatch.TABLE, "schur", dispatch.TABLE["schur"][:1])
         monkeypatch.setattr(spectra, "platform_of", lambda J: "tpu")
         with pytest.raises(NotImplementedError, match=r"'tpu'.*implementation='lapack'"):
             decompose(batch())
