@@ -346,6 +346,28 @@ def test_chunks_keep_units_apart_and_stay_small():
     assert big == (1, 1, 1, 4096, 4096)
 
 
+def test_large_chunks_are_compressed_and_split_dimensions_have_chunks_of_their_own(tmp_path):
+    sizes = {"sample": 3, "layer": 2, "row": 200, "column": 200}
+    dims = ("sample", "layer", "row", "column")
+    variables = (Variable("whole", dims, "float64"), Variable("apart", dims, "float64", split=("layer",)))
+    schema = Schema(sizes=sizes, units={"sample": 3}, variables=variables)
+    results = store.create(tmp_path / "results.zarr", schema, SETTINGS)
+    values = np.tile(np.arange(200.0), (3, 2, 200, 1))
+    results.write_unit(0, {"whole": values, "apart": values})
+    for name, count in (("whole", 1), ("apart", 2)):
+        chunks = list((results.path / name).glob("c.*"))
+        assert len(chunks) == count
+        assert sum(chunk.stat().st_size for chunk in chunks) < values.nbytes / 4
+        np.testing.assert_array_equal(zarr.open_array(results.path / name)[...], values)
+    assert set(results.keys) == {"whole", "apart"}
+    np.testing.assert_array_equal(results.read_all(["apart"])["apart"], values)
+
+
+def test_a_variable_of_text_is_refused():
+    with pytest.raises(InputError, match="dtype str has no default fill"):
+        Schema(sizes={"sample": 2}, units={"sample": 1}, variables=(Variable("word", ("sample",), "str"),))
+
+
 class Full:
     """An array on a full disk: its writes fail with the words that TensorStore 0.1.86 has for ENOSPC."""
 

@@ -22,7 +22,7 @@ import zarr
 from jaxdyn.errors import InputError
 
 from . import arrays
-from .schema import chunk_shape, fill_of
+from .schema import chunk_shape
 
 Metadata = dict[str, dict[str, Any]]
 """Zarr 3 metadata of groups and arrays, by path."""
@@ -43,7 +43,7 @@ def put_text(group: zarr.Group, name: str, dims: Sequence[str], values: Any, att
         shape=values.shape,
         dtype=str,
         chunks=chunk_shape(values.shape, dims, {}, itemsize=32),
-        fill_value=fill_of("str"),
+        fill_value="",
         dimension_names=tuple(dims),
         attributes=dict(attrs),
         chunk_key_encoding={"name": "default", "separator": "."},

@@ -17,7 +17,7 @@ from jaxdyn.errors import InputError
 MAX_CHUNK_BYTES = 64 * 2**20
 """A chunk is read and written whole: above this size the leading dimensions get one chunk an index."""
 
-FILLS = {"f": np.nan, "c": complex(np.nan, np.nan), "i": -1, "b": False, "U": ""}
+FILLS = {"f": np.nan, "c": complex(np.nan, np.nan), "i": -1, "b": False}
 """What an unwritten element reads as, by dtype kind; other kinds need an explicit fill."""
 
 
@@ -113,6 +113,7 @@ class Schema:
                 msg = f"schema: {item.key} has dimensions without a size: {', '.join(missing)}; add them to sizes"
                 raise InputError(msg)
         for variable in self.variables:
+            fill_of(variable.dtype, variable.fill)
             if sum(dim in self.units for dim in variable.dims) != 1:
                 msg = (
                     f"schema: {variable.key} has dims {variable.dims}, which must hold exactly one of the unit "

@@ -77,6 +77,15 @@ def test_jordan_block():
     np.testing.assert_allclose(measures.numerical_radius(jnp.asarray(block)), edge, rtol=n * EPS)
 
 
+def test_numerical_abscissa_from_the_norm_is_that_of_the_symmetric_part(rng):
+    batch = np.stack([ginibre(rng, 12, 12), symmetric(rng, 12), antisymmetric(rng, 12), -np.eye(12), jordan(12)])
+    norm = np.linalg.norm(batch, 2, axis=(1, 2))
+    expected = np.linalg.eigvalsh((batch + batch.swapaxes(1, 2)) / 2)[:, -1]
+    found = measures.numerical_abscissa(jnp.asarray(batch), norm=jnp.asarray(norm))
+    # The shifted matrix has a norm of at most 2 norm(M): backward stability of its singular values.
+    np.testing.assert_array_less(np.abs(found - expected), 2 * 12 * EPS * norm)
+
+
 def test_symmetry_gap_is_the_trace_of_the_square(rng):
     matrix = ginibre(rng, 12, 12)
     share = np.trace(matrix @ matrix) / np.linalg.norm(matrix) ** 2

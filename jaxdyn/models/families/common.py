@@ -154,6 +154,15 @@ def sliding_windows(config: read.Config, types: Sequence[str], default: int) -> 
     return tuple(window if kind == "sliding_attention" else None for kind in types)
 
 
+def late_windows(config: read.Config, layers: int) -> tuple[int | None, ...]:
+    """Return Qwen's windows: from layer ``max_window_layers`` on, where ``use_sliding_window`` is set."""
+    slides = read.boolean(config, "use_sliding_window", False) and config.get("sliding_window", 4096) is not None
+    first = read.integer(config, "max_window_layers", 28, minimum=0)
+    types = [LAYER_TYPES[slides and layer >= first] for layer in range(layers)]
+    types = read.strings(config, "layer_types", types, LAYER_TYPES if slides else LAYER_TYPES[:1])
+    return sliding_windows(config, types, 4096)
+
+
 def every(period: int, layers: int) -> tuple[str, ...]:
     """Return layer types where every ``period``-th layer has full attention, the others sliding."""
     return tuple(LAYER_TYPES[bool((layer + 1) % period)] for layer in range(layers))

@@ -13,11 +13,7 @@ def architecture(config: read.Config) -> Architecture:
     """Translate a Hugging Face ``Qwen2Config`` dict; absent fields take that class's defaults, sizes are required."""
     values = common.fields(config, "qwen2", kv_heads=32, context=32768)
     values |= {"qkv_bias": True}
-    slides = read.boolean(config, "use_sliding_window", False) and config.get("sliding_window", 4096) is not None
-    first = read.integer(config, "max_window_layers", 28, minimum=0)
-    types = [common.LAYER_TYPES[slides and layer >= first] for layer in range(values["layers"])]
-    types = read.strings(config, "layer_types", types, common.LAYER_TYPES if slides else common.LAYER_TYPES[:1])
-    windows = common.sliding_windows(config, types, 4096)
+    windows = common.late_windows(config, values["layers"])
     return Architecture(**common.uniform(values, rope(config, values["context"]), windows))
 
 

@@ -14,11 +14,7 @@ def architecture(config: read.Config) -> Architecture:
     values = common.fields(config, "qwen3", kv_heads=32, head_dim=128, context=32768)
     bias = read.boolean(config, "attention_bias", False)
     values |= {"qkv_bias": bias, "output_bias": bias, "qk_norm": "head"}
-    slides = read.boolean(config, "use_sliding_window", False) and config.get("sliding_window", 4096) is not None
-    first = read.integer(config, "max_window_layers", 28, minimum=0)
-    types = [common.LAYER_TYPES[slides and layer >= first] for layer in range(values["layers"])]
-    types = read.strings(config, "layer_types", types, common.LAYER_TYPES if slides else common.LAYER_TYPES[:1])
-    windows = common.sliding_windows(config, types, 4096)
+    windows = common.late_windows(config, values["layers"])
     return Architecture(**common.uniform(values, rope(config, values["context"]), windows))
 
 
