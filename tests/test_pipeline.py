@@ -138,6 +138,20 @@ def test_the_relative_metric_scales_by_the_norms(full: Path, root: xr.Dataset) -
     )
 
 
+def test_a_run_of_blocks_without_draws_stores_no_more_than_it_has(model: jaxdyn.Model, tmp_path: Path) -> None:
+    """N0 alone, without a spread; and in the relative metric the gains, which are scaled, nulls included."""
+    root = jaxdyn.analyze(model, TEXTS[:1], out=tmp_path, parts=("block",), draws=0, kreiss=False, layers=(0,))
+    relative = jaxdyn.open_tree(tmp_path / "results.zarr")["relative"].to_dataset()
+    assert root["rung"].values.tolist() == ["N0"]
+    assert not [name for name in root if str(name).endswith("_null_sd")]
+    gains = {name for name in relative if not str(name).endswith(("_null", "_excess"))}
+    assert gains == {"henrici", "spectral_radius", "spectral_norm", "numerical_abscissa"}
+    scale = root["input_norm"] / root["output_norm"]
+    assert np.all(scale != 1)
+    for name in ("henrici", "henrici_null", "henrici_excess", "numerical_abscissa"):
+        np.testing.assert_allclose(relative[name], (scale * root[name]).transpose(*relative[name].dims), rtol=1e-12)
+
+
 def test_the_running_product_is_the_product(model: jaxdyn.Model, full: Path) -> None:
     activations = jaxdyn.capture(model, TEXTS)
     cumulative = jaxdyn.open_tree(full / "results.zarr")["cumulative"].to_dataset()
