@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .eig.api import EigResult, eig, eigvals
     from .eig.from_schur import eigenvalues_from_schur, eigenvectors_from_schur
     from .hessenberg.api import HessenbergResult, hessenberg
+    from .refine.api import RefineResult, refine
     from .resolvent.api import resolvent_norm
     from .schur.api import SchurResult, schur
     from .status import Status
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "EigResult",
     "HessenbergResult",
+    "RefineResult",
     "SchurResult",
     "Status",
     "cores",
@@ -35,6 +37,7 @@ __all__ = [
     "hessenberg",
     "implementations",
     "orthogonality",
+    "refine",
     "resolvent_norm",
     "schur",
     "schur_residual",
@@ -45,6 +48,7 @@ __all__ = [
 _WHERE = {
     "EigResult": "eig.api",
     "HessenbergResult": "hessenberg.api",
+    "RefineResult": "refine.api",
     "SchurResult": "schur.api",
     "Status": "status",
     "cores": "threads",
@@ -56,6 +60,7 @@ _WHERE = {
     "hessenberg": "hessenberg.api",
     "implementations": "dispatch",
     "orthogonality": "certificate",
+    "refine": "refine.api",
     "resolvent_norm": "resolvent.api",
     "schur": "schur.api",
     "schur_residual": "certificate",

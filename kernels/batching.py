@@ -9,21 +9,22 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Inexact
 
 
-def over_flat_batch(function: Callable[[Any], Any], A: Inexact[Array, "*batch n n"]) -> Any:
-    """Apply a function of [B, n, n] to [..., n, n], results with the same leading axes; vmap joins the batch."""
+def over_flat_batch(function: Callable[..., Any], *arrays: Inexact[Array, "*batch n n"]) -> Any:
+    """Apply a function of [B, n, n] arrays to [..., n, n], results with the same leading axes; vmap joins the batch."""
 
     @jax.custom_batching.custom_vmap
-    def batched(A):
-        flat = function(A.reshape(math.prod(A.shape[:-2]), *A.shape[-2:]))
-        return jax.tree.map(lambda leaf: leaf.reshape(*A.shape[:-2], *leaf.shape[1:]), flat)
+    def batched(*arrays):
+        flat = function(*(A.reshape(math.prod(A.shape[:-2]), *A.shape[-2:]) for A in arrays))
+        return jax.tree.map(lambda leaf: leaf.reshape(*arrays[0].shape[:-2], *leaf.shape[1:]), flat)
 
     @batched.def_vmap
-    def _rule(size, mapped, A):
-        del size, mapped  # the one argument is mapped, over its leading axis
-        found = over_flat_batch(function, A)
+    def _rule(size, mapped, *arrays):
+        joined = (A if own else jnp.broadcast_to(A, (size, *A.shape)) for A, own in zip(arrays, mapped, strict=True))
+        found = over_flat_batch(function, *joined)
         return found, jax.tree.map(lambda _: True, found)
 
-    return batched(A)
+    return batched(*arrays)

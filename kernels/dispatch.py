@@ -85,6 +85,15 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
             elsewhere="",
         ),
     ),
+    "refine": (
+        Implementation(
+            name="xla",
+            module=".refine.api",
+            platforms=PLATFORMS,
+            method="Newton steps with the residual in a chosen precision, products of matrices",
+            elsewhere="",
+        ),
+    ),
     "resolvent_norm": (
         Implementation(
             name="xla",
@@ -138,11 +147,16 @@ def run(function: Callable[..., Any], A: Array | np.ndarray, chosen: Implementat
     device to the host; under a trace the function is called as it is.
     """
     static["implementation"] = chosen.name
-    if isinstance(A, jax.core.Tracer):
+    if not concrete(A):
         return function(A, **static)
     if chosen.platforms == ("cpu",):
         return spread(function, A, **static)
-    return _jitted(function, tuple(static))(A, **static)
+    return jitted(function, tuple(static))(A, **static)
+
+
+def concrete(*arrays: object) -> bool:
+    """Whether none of them is a placeholder of a trace."""
+    return not any(isinstance(A, jax.core.Tracer) for A in arrays)
 
 
 def platform_of(A: object) -> str:
@@ -214,7 +228,8 @@ def _entries(operation: str) -> tuple[Implementation, ...]:
 
 
 @functools.cache
-def _jitted(function: Callable[..., Any], names: tuple[str, ...]) -> Callable[..., Any]:
+def jitted(function: Callable[..., Any], names: tuple[str, ...]) -> Callable[..., Any]:
+    """Return the compiled form of a function with static arguments of these names, the same one each time."""
     return jax.jit(function, static_argnames=names)
 
 

@@ -31,14 +31,15 @@ class Blocks(NamedTuple):
     def alpha(self) -> Float[Array, " n"]:
         """Diagonal of G."""
         inside = self.first | self.second
-        share = jnp.abs(self.b) / jnp.where(inside, jnp.abs(self.b) + jnp.abs(self.c), 1)
+        share = jnp.where(inside, jnp.abs(self.b), 1) / jnp.where(inside, jnp.abs(self.b) + jnp.abs(self.c), 1)
         return jnp.where(inside, jnp.sign(self.b) * jnp.sqrt(share), 1)
 
     @property
     def beta(self) -> Float[Array, " n"]:
         """Imaginary part of G beside its diagonal."""
         inside = self.first | self.second
-        return jnp.sqrt(jnp.abs(self.c) / jnp.where(inside, jnp.abs(self.b) + jnp.abs(self.c), 1))
+        share = jnp.where(inside, jnp.abs(self.c), 1) / jnp.where(inside, jnp.abs(self.b) + jnp.abs(self.c), 1)
+        return jnp.where(inside, jnp.sqrt(share), 0)
 
 
 def blocks(T: Inexact[Array, "n n"]) -> Blocks:
@@ -56,8 +57,10 @@ def blocks(T: Inexact[Array, "n n"]) -> Blocks:
     first, second = jnp.append(paired, False), jnp.append(jnp.zeros(1, bool), paired)
     below, above = jnp.where(paired, below, 0), jnp.where(paired, above, 0)
     c, b = (jnp.append(x, 0) + jnp.append(jnp.zeros(1, x.dtype), x) for x in (below, above))
-    # A product of roots, not a root of the product, which could overflow or vanish.
-    w = jnp.sqrt(jnp.abs(b)) * jnp.sqrt(jnp.abs(c))
+    # A product of roots, not a root of the product, which could overflow or vanish; and no root of zero, for the sake of
+    # derivatives.
+    inside = first | second
+    w = jnp.where(inside, jnp.sqrt(jnp.where(inside, jnp.abs(b), 1)) * jnp.sqrt(jnp.where(inside, jnp.abs(c), 1)), 0)
     values = jax.lax.complex(diagonal, jnp.where(second, -w, w))
     return Blocks(first, second, b, c, values)
 
@@ -70,10 +73,19 @@ def complex_triangular(T: Inexact[Array, "n n"]) -> Complex[Array, "n n"]:
     if jnp.iscomplexobj(T):
         return T
     d = blocks(T)
-    alpha, beta = d.alpha, d.beta
-    columns = jax.lax.complex(T * alpha, partner(d, T) * beta)
-    rows = columns * alpha[:, None] - 1j * beta[:, None] * partner(d, columns.T).T
-    return jnp.triu(rows, 1) + jnp.diag(d.values)
+    return jnp.triu(to_complex_basis(d, T), 1) + jnp.diag(d.values)
+
+
+def to_complex_basis(d: Blocks, X: Inexact[Array, "n n"]) -> Complex[Array, "n n"]:
+    """G^H X G for any X."""
+    columns = X * d.alpha + 1j * d.beta * partner(d, X)
+    return columns * d.alpha[:, None] - 1j * d.beta[:, None] * partner(d, columns.T).T
+
+
+def from_complex_basis(d: Blocks, X: Complex[Array, "n n"]) -> Complex[Array, "n n"]:
+    """G X G^H, the inverse of `to_complex_basis`."""
+    columns = X * d.alpha - 1j * d.beta * partner(d, X)
+    return columns * d.alpha[:, None] + 1j * d.beta[:, None] * partner(d, columns.T).T
 
 
 def partner(d: Blocks, X: Inexact[Array, "m n"]) -> Inexact[Array, "m n"]:

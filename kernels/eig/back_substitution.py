@@ -67,7 +67,8 @@ def _start(d: Blocks, dtype: jnp.dtype) -> Inexact[Array, "n n"]:
     single = ~(d.first | d.second)
     wide = jnp.abs(d.b) >= jnp.abs(d.c)
     big = jnp.where(single, 1, jnp.maximum(jnp.abs(d.b), jnp.abs(d.c)))
-    ratio = jnp.sqrt(jnp.minimum(jnp.abs(d.b), jnp.abs(d.c)) / big)
+    small = jnp.where(single, 1, jnp.minimum(jnp.abs(d.b), jnp.abs(d.c)))
+    ratio = jnp.where(single, 0, jnp.sqrt(small / big))
     sign = jnp.sign(d.b)
     # wide: (1, i ratio sign(b)); otherwise (-i ratio sign(b), 1).
     diagonal = jnp.where(single, 1, jnp.where(wide, jnp.where(d.first, 1, sign * ratio), 0))

@@ -10,8 +10,9 @@ from jaxtyping import Array, Float, Inexact, Int
 
 from ..certificate import orthogonality, schur_residual
 from ..dispatch import choose, platform_of, run, square_matrices
-from ..scaling import to_order_one
+from ..scaling import scale_of
 from ..status import Status
+from .derivative import schur_form
 
 
 @no_type_check  # JAX rebuilds it around placeholders, which are no arrays
@@ -92,11 +93,11 @@ def certified_schur(A: Inexact[Array, "*batch n n"], *, implementation: str) -> 
     finite = jnp.all(jnp.isfinite(A), axis=(-2, -1))
     # LAPACK may loop or write outside its workspace on NaN: it gets zeros in their place.
     safe = jnp.where(finite[..., None, None], A, 0)
-    scaled, scale = to_order_one(safe)
-    compute = choose("schur", "", implementation).load("schur")
-    T, Q = compute(scaled)
-    residual = schur_residual(scaled, Q, T)
-    departure = orthogonality(Q)
+    scale = scale_of(jax.lax.stop_gradient(safe))
+    scaled = safe * (1 / scale)[..., None, None]  # exact
+    T, Q = schur_form(implementation, scaled)
+    evidence = jax.lax.stop_gradient((scaled, Q, T))
+    residual, departure = schur_residual(*evidence), orthogonality(evidence[1])
     T = T * scale[..., None, None]
     converged = jnp.all(jnp.isfinite(Q), axis=(-2, -1))
     fits = jnp.all(jnp.isfinite(T), axis=(-2, -1))

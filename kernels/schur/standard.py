@@ -34,9 +34,9 @@ def standardize(
     b, c = jnp.diagonal(T, 1, axis1=-2, axis2=-1), jnp.diagonal(T, -1, axis1=-2, axis2=-1)
     block = c != 0
     cosine, sine, entries = _rotation(*(jnp.where(block, x, y) for x, y in ((a, 1), (b, 0), (c, 0), (d, 1))))
-    T = _turn_columns(T, cosine, sine)
-    T = jnp.swapaxes(_turn_columns(jnp.swapaxes(T, -1, -2), cosine, sine), -1, -2)
-    Q = _turn_columns(Q, cosine, sine)
+    T = turn_columns(T, cosine, sine)
+    T = jnp.swapaxes(turn_columns(jnp.swapaxes(T, -1, -2), cosine, sine), -1, -2)
+    Q = turn_columns(Q, cosine, sine)
     i = jnp.arange(n - 1)
     for (row, column), new in zip(((i, i), (i, i + 1), (i + 1, i), (i + 1, i + 1)), entries, strict=True):
         T = T.at[..., row, column].set(jnp.where(block, new, T[..., row, column]))
@@ -76,11 +76,7 @@ def _real_pair(a, b, c, d, p, scale, disc, largest, smallest):
 
 def _equal_diagonal(a, b, c, d):
     """Make the diagonal equal; then a complex pair is in standard form, and two close real ones take one more turn."""
-    sigma, gap = b + c, a - d
-    length = jnp.hypot(sigma, gap)
-    length = jnp.where(length > 0, length, 1)
-    cosine = jnp.sqrt((1 + jnp.abs(sigma) / length) / 2)
-    sine = -(gap / 2) / (length * cosine) * jnp.where(sigma < 0, -1, 1)
+    cosine, sine = equalizing_rotation(a - d, b + c)
     aa, bb, cc, dd = a * cosine + b * sine, b * cosine - a * sine, c * cosine + d * sine, d * cosine - c * sine
     a, b, c, d = aa * cosine + cc * sine, bb * cosine + dd * sine, cc * cosine - aa * sine, dd * cosine - bb * sine
     mean, zero = (a + d) / 2, jnp.zeros_like(a)
@@ -101,7 +97,16 @@ def _equal_diagonal(a, b, c, d):
     return jnp.select(cases, [second[0], -sine], cosine), jnp.select(cases, [second[1], cosine], sine), entries
 
 
-def _turn_columns(X: Array, cosine: Array, sine: Array) -> Array:
+def equalizing_rotation(gap: Array, sigma: Array) -> tuple[Array, Array]:
+    """Cosine and sine that make the diagonal of [[a, b], [c, d]] equal, from gap = a - d and sigma = b + c."""
+    length = jnp.hypot(sigma, gap)
+    none = length == 0
+    length = jnp.where(none, 1, length)
+    cosine = jnp.where(none, 1, jnp.sqrt((1 + jnp.abs(sigma) / length) / 2))
+    return cosine, -(gap / 2) / (length * cosine) * jnp.where(sigma < 0, -1, 1)
+
+
+def turn_columns(X: Array, cosine: Array, sine: Array) -> Array:
     """Columns i and i + 1 of every block turned: x_i c + x_{i+1} s and x_{i+1} c - x_i s."""
     edge = jnp.zeros_like(cosine[..., :1])
     untouched = (cosine == 1) & (sine == 0)
