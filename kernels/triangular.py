@@ -57,8 +57,7 @@ def blocks(T: Inexact[Array, "n n"]) -> Blocks:
     first, second = jnp.append(paired, False), jnp.append(jnp.zeros(1, bool), paired)
     below, above = jnp.where(paired, below, 0), jnp.where(paired, above, 0)
     c, b = (jnp.append(x, 0) + jnp.append(jnp.zeros(1, x.dtype), x) for x in (below, above))
-    # A product of roots, not a root of the product, which could overflow or vanish; and no root of zero, for the sake of
-    # derivatives.
+    # A product of roots, not a root of the product, which could overflow or vanish; no root of zero, for derivatives.
     inside = first | second
     w = jnp.where(inside, jnp.sqrt(jnp.where(inside, jnp.abs(b), 1)) * jnp.sqrt(jnp.where(inside, jnp.abs(c), 1)), 0)
     values = jax.lax.complex(diagonal, jnp.where(second, -w, w))

@@ -1,1 +1,1 @@
-"""Refinement of a Schur form: api.py, newton.py (the step), commutator.py (its equation), arithmetic.py (precisions)."""
+"""Refinement of a Schur form: api.py, newton.py (a step), commutator.py (its equation), arithmetic.py (precisions)."""

@@ -74,7 +74,15 @@ class RefineResult:
     implementation: str = field(metadata={"static": True})
 
 
-def refine(A: ArrayLike, Q: ArrayLike, T: ArrayLike, *, residual: Residual = "working", steps: int = 4) -> RefineResult:
+def refine(
+    A: ArrayLike,
+    Q: ArrayLike,
+    T: ArrayLike,
+    *,
+    residual: Residual = "working",
+    steps: int = 4,
+    implementation: str | None = None,
+) -> RefineResult:
     """Refine a Schur form A = Q T Q^H by Newton steps whose residual is taken in a chosen precision.
 
     Parameters
@@ -88,6 +96,8 @@ def refine(A: ArrayLike, Q: ArrayLike, T: ArrayLike, *, residual: Residual = "wo
         takes float32 or complex64, also where float64 does not exist, and returns T + T_low and Q + Q_low.
     steps : int
         Newton steps at most; each squares the error until rounding, so two or three are taken.
+    implementation : str, optional
+        Force one of ``implementations("schur")`` for the matrices that have to be decomposed anew.
 
     Returns
     -------
@@ -107,7 +117,7 @@ def refine(A: ArrayLike, Q: ArrayLike, T: ArrayLike, *, residual: Residual = "wo
     the remaining error cannot be told apart by small rotations; their coupling stays, and shows in the residual. Such a
     matrix is decomposed anew in the type of the result, inside the same program, and says so in `robust`.
     """
-    A, Q, T = (square_matrices("refine", name, x) for name, x in (("A", A), ("Q", Q), ("T", T)))
+    A, Q, T = (jnp.asarray(square_matrices("refine", name, x)) for name, x in (("A", A), ("Q", Q), ("T", T)))
     if not (A.shape == Q.shape == T.shape and A.dtype == Q.dtype == T.dtype):
         found = ", ".join(f"{name} {x.dtype}{x.shape}" for name, x in (("A", A), ("Q", Q), ("T", T)))
         message = f"refine: got {found}; they have to agree: pass a matrix and its own Schur form"
@@ -127,7 +137,7 @@ def refine(A: ArrayLike, Q: ArrayLike, T: ArrayLike, *, residual: Residual = "wo
     if steps < 1:
         message = f"refine: steps={steps}; allowed 1 or more"
         raise ValueError(message)
-    implementation = choose("schur", platform_of(A)).name
+    implementation = choose("schur", platform_of(A), implementation).name
     static = {"residual": residual, "steps": steps, "implementation": implementation}
     if concrete(A, Q, T):
         return jitted(certified_refine, tuple(static))(A, Q, T, **static)
@@ -219,17 +229,17 @@ def _double_single(A: Array, Q: Array, T: Array, steps: int):
     arithmetic = DoubleSingle()
     n = A.shape[-1]
     state, paired = newton(A, Q, T, arithmetic, steps)
-    T = jax.tree.map(lambda part: _block_triangular(part, paired), state.F)
+    vectors: Pair = state.Q
+    form: Pair = jax.tree.map(lambda part: _block_triangular(part, paired), state.F)
     if not jnp.iscomplexobj(A):
-        T = _equal_diagonals(T, paired, arithmetic)
-    Q, precise = state.Q, arithmetic.lift(A)
-    product = arithmetic.product
-    difference = arithmetic.rounded(arithmetic.minus(product(precise, Q), product(Q, T)))
+        form = _equal_diagonals(form, paired, arithmetic)
+    precise, product = arithmetic.lift(A), arithmetic.product
+    difference = arithmetic.rounded(arithmetic.minus(product(precise, vectors), product(vectors, form)))
     eye = arithmetic.lift(jnp.broadcast_to(jnp.eye(n, dtype=A.dtype), A.shape))
-    departure = arithmetic.rounded(arithmetic.minus(eye, product(arithmetic.adjoint(Q), Q)))
+    departure = arithmetic.rounded(arithmetic.minus(eye, product(arithmetic.adjoint(vectors), vectors)))
     unit, norm = max(n, 1) * arithmetic.eps, frobenius_norm(A)
     evidence = jnp.where(norm > 0, frobenius_norm(difference) / (unit * norm), 0), frobenius_norm(departure) / unit
-    return _Form(T.hi, Q.hi, T.lo, Q.lo), evidence, state.steps
+    return _Form(form.hi, vectors.hi, form.lo, vectors.lo), evidence, state.steps
 
 
 def _block_triangular(F: Any, paired: Bool[Array, "B m"]) -> Any:

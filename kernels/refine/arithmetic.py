@@ -1,11 +1,11 @@
 """Precisions that a refinement can take its residual in: a wider type, or pairs of numbers of the working one.
 
-A pair (hi, lo) of float32 numbers holds about 48 bits, on hardware without float64. Its matrix product cuts each operand
-into slices of a few bits by rows (left operand) or columns (right), each slice an integer times a power of two, so
-short that products of slices and their sums over the inner dimension are exact in float32: Ozaki, Ogita, Oishi and
-Rump, Numerical Algorithms 59, 2012. Slices of at most 8 bits are exact as bfloat16 and TF32 numbers too, so the
-products run at the full rate of a tensor core or a TPU's matrix unit, and lose nothing there. Sums of two numbers carry
-their error (Knuth's two-sum; Dekker, Numerische Mathematik 18, 1971).
+A pair (hi, lo) of float32 numbers holds about 48 bits, on hardware without float64. Its matrix product cuts each
+operand into slices of a few bits by rows (left operand) or columns (right), each slice an integer times a power of
+two, so short that products of slices and their sums over the inner dimension are exact in float32: Ozaki, Ogita,
+Oishi and Rump, Numerical Algorithms 59, 2012. Slices of at most 8 bits are exact as bfloat16 and TF32 numbers too, so
+the products run at the full rate of a tensor core or a TPU's matrix unit, and lose nothing there. Sums of two numbers
+carry their error (Knuth's two-sum; Dekker, Numerische Mathematik 18, 1971).
 """
 
 import math
@@ -95,7 +95,8 @@ class Wide:
         starts = range(0, n, CHUNK)
         parts = [matmul(x[..., at : at + CHUNK], y[..., at : at + CHUNK, :]) for at in starts]
         while len(parts) > 1:
-            parts = [sum(parts[k : k + 2][1:], parts[k]) for k in range(0, len(parts), 2)]
+            pairs = [parts[k : k + 2] for k in range(0, len(parts), 2)]
+            parts = [pair[0] + pair[1] if len(pair) == 2 else pair[0] for pair in pairs]
         return parts[0]
 
     def plus(self, x: Array, y: Array) -> Array:
@@ -152,7 +153,7 @@ class DoubleSingle:
 
 
 def two_sum(a: Inexact[Array, "*shape"], b: Inexact[Array, "*shape"]) -> Pair:
-    """a + b without error: the rounded sum, and what rounding took."""
+    """Add without error: the rounded sum, and what rounding took."""
     total = a + b
     other = total - a
     return Pair(total, (a - (total - other)) + (b - other))
@@ -194,8 +195,8 @@ def slice_bits(n: int) -> int:
     return min(7, (24 - math.ceil(math.log2(max(n, 2)))) // 2)
 
 
-def _slices(x: Pair, bits: int, count: int, axis: int) -> tuple[Float[Array, "k *shape"], Float[Array, "*shape"]]:
-    """Slices of x over a power of two a row (or column), and that power: x = scale sum of slices, to 2^-(bits count)."""
+def _slices(x: Pair, bits: int, count: int, axis: int) -> tuple[Float[Array, "slices ..."], Float[Array, "..."]]:
+    """Slices of x over a power of two a row (or column), and that power: their sum is x to 2^-(bits count)."""
     scale = power_of_two_above(jnp.max(jnp.abs(x.hi), axis=axis, keepdims=True, initial=0))
 
     def cut(rest, unit):

@@ -1,7 +1,7 @@
 """The triangular equation behind first-order changes of a Schur form: strictly lower part of (T L - L T) = -E.
 
-With Q -> Q (I + L - L^H), L strictly lower triangular, the strictly lower part of Q^H A Q changes by that of T L - L T to
-first order; the upper part of L - L^H adds nothing to it. Entry (i, j) of the equation,
+With Q -> Q (I + L - L^H), L strictly lower triangular, the strictly lower part of Q^H A Q changes by that of T L - L
+T to first order; the upper part of L - L^H adds nothing to it. Entry (i, j) of the equation,
 
     (t_ii - t_jj) L_ij = -E_ij - sum_{k > i} t_ik L_kj + sum_{k < j} L_ik t_kj,
 

