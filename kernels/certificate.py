@@ -32,6 +32,27 @@ def schur_residual(
     return _ratio(frobenius_norm(matmul(A, Q) - matmul(Q, T)), A)
 
 
+def invariant_residual(A: Inexact[Array, "*batch n n"], T: Inexact[Array, "*batch n n"]) -> Float[Array, "*batch"]:
+    """What a unitary similarity keeps and T has lost: abs(tr A - tr T) + abs(norm(A)_F - norm(T)_F), as a ratio.
+
+    Evidence of a Schur form without vectors: necessary, not sufficient.
+
+    Parameters
+    ----------
+    A, T : real or complex [..., n, n]
+        The matrix and its Schur form.
+
+    Returns
+    -------
+    real [...]
+        Over n eps norm(A)_F, as `schur_residual`. Cost: order n^2.
+    """
+    A, scale = to_order_one(A)
+    T = T * (1 / scale)[..., None, None]
+    trace = jnp.abs(jnp.trace(A, axis1=-2, axis2=-1) - jnp.trace(T, axis1=-2, axis2=-1))
+    return _ratio(trace + jnp.abs(frobenius_norm(A) - frobenius_norm(T)), A)
+
+
 def orthogonality(Q: Inexact[Array, "*batch n n"]) -> Float[Array, "*batch"]:
     """Scaled departure from unitarity: norm(Q^H Q - I)_F / (n eps).
 

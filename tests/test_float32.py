@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jaxdyn_kernels as jk
 import numpy as np
 
 import jaxdyn
@@ -31,3 +32,17 @@ def test_a_float32_model_is_analysed_in_float32() -> None:
         assert exact["henrici"].dtype == np.float64
         for name in ("henrici", "spectral_norm", "effective_rank", "numerical_abscissa"):
             np.testing.assert_allclose(ds[name], exact[name], rtol=float(16 * 16 * np.finfo(np.float32).eps))
+
+
+def test_pairs_of_float32_hold_more_than_float32() -> None:
+    """Without float64 on the device; numpy checks the sums in double precision."""
+    A = np.random.default_rng(0).standard_normal((16, 16)).astype(np.float32)
+    form = jk.schur(A)
+    result = jk.refine(A, form.Q, form.T, residual="double-single")
+    assert result.T.dtype == result.residual.dtype == np.float32
+    T, Q = (
+        np.asarray(high).astype(np.float64) + np.asarray(low)
+        for high, low in ((result.T, result.T_low), (result.Q, result.Q_low))
+    )
+    assert np.linalg.norm(A @ Q - Q @ T) < 1e-13 * np.linalg.norm(A)
+    assert result.converged

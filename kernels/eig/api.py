@@ -139,4 +139,4 @@ def _eig(A: Inexact[Array, "*batch n n"], *, left: bool, implementation: str) ->
 
 
 def _eigvals(A: Inexact[Array, "*batch n n"], *, implementation: str) -> Complex[Array, "*batch n"]:
-    return eigenvalues_from_schur(certified_schur(A, implementation=implementation).T)
+    return eigenvalues_from_schur(certified_schur(A, vectors=False, implementation=implementation).T)

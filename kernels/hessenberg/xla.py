@@ -6,6 +6,8 @@ method is LAPACK's gehrd (Quintana-Orti and van de Geijn, ACM TOMS 32, 2006). Al
 index depends on the data.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -19,14 +21,17 @@ PANEL = 32
 """Columns a panel: below, the products are too thin; above, the skinny corrections of a column weigh more."""
 
 
-def hessenberg(A: Inexact[Array, "*batch n n"]) -> tuple[Inexact[Array, "*batch n n"], Inexact[Array, "*batch n n"]]:
-    """H and Q of A = Q H Q^H, for finite matrices of order one."""
-    return over_flat_batch(_flat, A)
+def hessenberg(
+    A: Inexact[Array, "*batch n n"], *, vectors: bool = True
+) -> tuple[Inexact[Array, "*batch n n"], Inexact[Array, "*batch m n"]]:
+    """H and Q of A = Q H Q^H, for finite matrices of order one; without vectors Q has no rows."""
+    return over_flat_batch(partial(_flat, vectors=vectors), A)
 
 
-def _flat(A: Inexact[Array, "B n n"]) -> tuple[Inexact[Array, "B n n"], Inexact[Array, "B n n"]]:
+def _flat(A: Inexact[Array, "B n n"], vectors: bool) -> tuple[Inexact[Array, "B n n"], Inexact[Array, "B m n"]]:
     n = A.shape[-1]
-    Q = jnp.broadcast_to(jnp.eye(n, dtype=A.dtype), A.shape)
+    eye = jnp.eye(n, dtype=A.dtype)[: n if vectors else 0]
+    Q = jnp.broadcast_to(eye, (len(A), *eye.shape))
     if n < 3:
         return A, Q
     width = min(PANEL, n - 2)
@@ -35,7 +40,7 @@ def _flat(A: Inexact[Array, "B n n"]) -> tuple[Inexact[Array, "B n n"], Inexact[
     return jnp.triu(A, -1), Q
 
 
-def _panel(start: Array, width: int, A: Inexact[Array, "B n n"], Q: Inexact[Array, "B n n"]):
+def _panel(start: Array, width: int, A: Inexact[Array, "B n n"], Q: Inexact[Array, "B m n"]):
     """Reduce `width` columns from `start` on."""
     batch, n, _ = A.shape
     rows, columns = jnp.arange(n), jnp.arange(width)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Inexact, Int
 
-from ..certificate import orthogonality, schur_residual
+from ..certificate import invariant_residual, orthogonality, schur_residual
 from ..dispatch import choose, platform_of, run, square_matrices
 from ..scaling import scale_of
 from ..status import Status
@@ -27,11 +27,12 @@ class SchurResult:
         Upper triangular for complex A; for real A upper quasi-triangular, every 2 x 2 block of the diagonal in
         standard form [[a, b], [c, a]] with b c < 0 (a complex pair a +- i sqrt(-b c)), exact zeros below.
     Q : [..., n, n], dtype of A
-        Unitary (real orthogonal for real A): the Schur vectors in columns.
+        Unitary (real orthogonal for real A): the Schur vectors in columns. Without vectors [..., 0, n].
     residual : real [...]
-        norm(A Q - Q T)_F / (n eps norm(A)_F), see `certificate.schur_residual`.
+        norm(A Q - Q T)_F / (n eps norm(A)_F), see `certificate.schur_residual`; without vectors what trace and norm
+        lost, see `certificate.invariant_residual`.
     orthogonality : real [...]
-        norm(Q^H Q - I)_F / (n eps), see `certificate.orthogonality`.
+        norm(Q^H Q - I)_F / (n eps), see `certificate.orthogonality`; NaN without vectors.
     status : int32 [...]
         A `Status` per matrix; where it is not OK every number of that matrix is NaN.
     implementation : str
@@ -39,14 +40,14 @@ class SchurResult:
     """
 
     T: Inexact[Array, "*batch n n"]
-    Q: Inexact[Array, "*batch n n"]
+    Q: Inexact[Array, "*batch m n"]
     residual: Float[Array, "*batch"]
     orthogonality: Float[Array, "*batch"]
     status: Int[Array, "*batch"]
     implementation: str = field(metadata={"static": True})
 
 
-def schur(A: ArrayLike, *, implementation: str | None = None) -> SchurResult:
+def schur(A: ArrayLike, *, vectors: bool = True, implementation: str | None = None) -> SchurResult:
     """Schur form of each matrix of a batch: A = Q T Q^H.
 
     Works eagerly, under jit and under vmap. Called eagerly with a batch on the host, it spreads the matrices over the
@@ -59,6 +60,8 @@ def schur(A: ArrayLike, *, implementation: str | None = None) -> SchurResult:
         The matrices, any scale: each is divided by a power of two first, which changes no digit. Subnormal entries
         may count as zero, as XLA flushes them. Float64 numpy input is taken in float32 unless x64 is on, as
         everywhere in JAX.
+    vectors : bool
+        Also Q. Without them about half the work is left out, and the evidence is weaker.
     implementation : str, optional
         Force one of ``implementations("schur")``; by default the platform of the array decides (under a trace: the
         platform of the default device). Forcing "lapack" for an array of an accelerator copies it to the host, where
@@ -79,27 +82,34 @@ def schur(A: ArrayLike, *, implementation: str | None = None) -> SchurResult:
 
     Notes
     -----
-    About 25 n^3 operations a matrix, 3 n^2 numbers of memory; the certificate adds 6 n^3 operations, all products.
+    About 25 n^3 operations a matrix (10 n^3 without vectors), 3 n^2 numbers of memory; the certificate adds 6 n^3
+    operations, all products. Differentiable in forward and reverse mode where the eigenvalues are simple; where two of
+    a matrix agree to n eps norm(A) its derivatives are NaN. What depends on the free phases of Q, or on T where a real
+    2 x 2 block is normal, has no derivative that means anything (`schur/derivative.py` says which choice is taken).
     Backward stable: `residual` and `orthogonality` are of order one or below. Golub and Van Loan, Matrix Computations,
     4th edition, section 7.5.
     """
     A = square_matrices("schur", "A", A)
     chosen = choose("schur", platform_of(A), implementation)
-    return run(certified_schur, A, chosen)
+    return run(certified_schur, A, chosen, vectors=vectors)
 
 
-def certified_schur(A: Inexact[Array, "*batch n n"], *, implementation: str) -> SchurResult:
+def certified_schur(A: Inexact[Array, "*batch n n"], *, vectors: bool = True, implementation: str) -> SchurResult:
     """Trace `schur` into a larger program; `implementation` names the one to run."""
     finite = jnp.all(jnp.isfinite(A), axis=(-2, -1))
     # LAPACK may loop or write outside its workspace on NaN: it gets zeros in their place.
     safe = jnp.where(finite[..., None, None], A, 0)
     scale = scale_of(jax.lax.stop_gradient(safe))
     scaled = safe * (1 / scale)[..., None, None]  # exact
-    T, Q = schur_form(implementation, scaled)
-    evidence = jax.lax.stop_gradient((scaled, Q, T))
-    residual, departure = schur_residual(*evidence), orthogonality(evidence[1])
+    T, Q = schur_form(implementation, vectors, scaled)
+    given, form, turned = jax.lax.stop_gradient((scaled, T, Q))
+    if vectors:
+        residual, departure = schur_residual(given, turned, form), orthogonality(turned)
+    else:
+        residual = invariant_residual(given, form)
+        departure = jnp.full_like(residual, jnp.nan)
+    converged = jnp.all(jnp.isfinite(T), axis=(-2, -1))
     T = T * scale[..., None, None]
-    converged = jnp.all(jnp.isfinite(Q), axis=(-2, -1))
     fits = jnp.all(jnp.isfinite(T), axis=(-2, -1))
     status = jnp.select(
         [~finite, ~converged, ~fits],

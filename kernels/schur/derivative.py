@@ -23,20 +23,21 @@ from ..scaling import adjoint, frobenius_norm, matmul
 from ..triangular import blocks, complex_triangular, from_complex_basis, to_complex_basis
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def schur_form(implementation: str, A: Inexact[Array, "*batch n n"]):
-    """T and Q by the implementation of that name, differentiable."""
-    return choose("schur", "", implementation).load("schur")(A)
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def schur_form(implementation: str, vectors: bool, A: Inexact[Array, "*batch n n"]):
+    """T and Q (without rows where no `vectors` are wanted) by the implementation of that name, differentiable."""
+    return choose("schur", "", implementation).load("schur")(A, vectors=vectors)
 
 
 @schur_form.defjvp
-def _rule(implementation, primals, tangents):
+def _rule(implementation, vectors, primals, tangents):
     (A,), (dA,) = primals, tangents
-    T, Q = schur_form(implementation, A)
+    T, Q = schur_form(implementation, True, A)  # the vectors say how T moves
     move = _move
     for _ in range(A.ndim - 2):
         move = jax.vmap(move)
-    return (T, Q), move(T, Q, dA)
+    dT, dQ = move(T, Q, dA)
+    return ((T, Q), (dT, dQ)) if vectors else ((T, Q[..., :0, :]), (dT, dQ[..., :0, :]))
 
 
 def _move(T: Inexact[Array, "n n"], Q: Inexact[Array, "n n"], dA: Inexact[Array, "n n"]):

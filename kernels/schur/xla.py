@@ -30,17 +30,32 @@ EXCEPTIONAL = (0.75, -0.4375)
 """Entries of the 2 x 2 matrix, relative to its neighbours, whose eigenvalues are the exceptional shifts."""
 
 
-def schur(A: Inexact[Array, "*batch n n"]) -> tuple[Inexact[Array, "*batch n n"], Inexact[Array, "*batch n n"]]:
-    """T and Q of finite matrices of order one; NaN in both for a matrix whose iteration did not converge."""
-    return over_flat_batch(_flat, A)
+def schur(
+    A: Inexact[Array, "*batch n n"], *, vectors: bool = True
+) -> tuple[Inexact[Array, "*batch n n"], Inexact[Array, "*batch m n"]]:
+    """T and Q of finite matrices of order one, NaN where the iteration did not converge; Q may be left without rows."""
+    return over_flat_batch(partial(_flat, vectors=vectors), A)
 
 
-def _flat(A: Inexact[Array, "B n n"]) -> tuple[Inexact[Array, "B n n"], Inexact[Array, "B n n"]]:
+class Depth(NamedTuple):
+    """Length of the chain of dependent steps that a batch took beyond its Hessenberg reduction."""
+
+    sweeps: Int[Array, ""]
+    steps: Int[Array, ""]
+    """Positions of a bulge, over all sweeps: each is one reflector on rows and columns of the whole batch."""
+
+
+def depth(A: Inexact[Array, "B n n"]) -> Depth:
+    """Count sweeps and steps that the Schur form of this batch takes; finite matrices of order one."""
+    return _iterate(*hessenberg(A, vectors=False))[3]
+
+
+def _flat(A: Inexact[Array, "B n n"], vectors: bool) -> tuple[Inexact[Array, "B n n"], Inexact[Array, "B m n"]]:
     n = A.shape[-1]
     if n == 0 or A.shape[0] == 0:
-        return A, A
-    H, Q = hessenberg(A)
-    H, Q, done = _iterate(H, Q)
+        return A, A if vectors else A[:, :0]
+    H, Q = hessenberg(A, vectors=vectors)
+    H, Q, done, _ = _iterate(H, Q)
     if not jnp.iscomplexobj(A):
         H, Q = standardize(H, Q)
     failed = ~done[:, None, None]
@@ -55,7 +70,7 @@ class _Blocks(NamedTuple):
     active: Bool[Array, "B n"]
 
 
-def _iterate(H: Inexact[Array, "B n n"], Q: Inexact[Array, "B n n"]):
+def _iterate(H: Inexact[Array, "B n n"], Q: Inexact[Array, "B m n"]):
     """Sweep until every block is finished: of one row, or of two for a real matrix."""
     n = H.shape[-1]
     wide = 2 if jnp.iscomplexobj(H) else 3
@@ -71,20 +86,20 @@ def _iterate(H: Inexact[Array, "B n n"], Q: Inexact[Array, "B n n"]):
         return both, H, _blocks(negligible, wide)
 
     def unfinished(state):
-        _, _, blocks, _, sweep = state
-        return jnp.any(blocks.active) & (sweep < limit)
+        _, _, blocks, _, count = state
+        return jnp.any(blocks.active) & (count.sweeps < limit)
 
     def advance(state):
-        both, H, blocks, age, sweep = state
-        both = _sweep(both, blocks, _first_vectors(H, blocks, age), wide)
+        both, H, blocks, age, count = state
+        both, steps = _sweep(both, blocks, _first_vectors(H, blocks, age), wide)
         both, H, after = prepare(both)
         same = (after.first == blocks.first) & (after.last == blocks.last) & after.active
-        return both, H, after, jnp.where(same, age + 1, 0), sweep + 1
+        return both, H, after, jnp.where(same, age + 1, 0), Depth(count.sweeps + 1, count.steps + steps)
 
     both, H, blocks = prepare(both)
-    start = (both, H, blocks, jnp.zeros(blocks.first.shape, jnp.int32), jnp.int32(0))
-    both, H, blocks, _, _ = lax.while_loop(unfinished, advance, start)
-    return H, both[:, n + 3 :, inner], ~jnp.any(blocks.active, axis=-1)
+    start = (both, H, blocks, jnp.zeros(blocks.first.shape, jnp.int32), Depth(jnp.int32(0), jnp.int32(0)))
+    both, H, blocks, _, count = lax.while_loop(unfinished, advance, start)
+    return H, both[:, n + 3 :, inner], ~jnp.any(blocks.active, axis=-1), count
 
 
 def _deflated(H: Inexact[Array, "B n n"]) -> tuple[Inexact[Array, "B n n"], Bool[Array, "B n-1"]]:
@@ -171,8 +186,8 @@ def _single(corner: list[Array], top: list[Array]) -> Array:
     return jnp.stack([top[0] - near, top[2]], axis=-1)
 
 
-def _sweep(both: Array, blocks: _Blocks, vectors: Inexact[Array, "B n w"], wide: int) -> Array:
-    """Chase one bulge through every active block, all blocks and matrices in step."""
+def _sweep(both: Array, blocks: _Blocks, vectors: Inexact[Array, "B n w"], wide: int) -> tuple[Array, Array]:
+    """Chase one bulge through every active block, all blocks and matrices in step; also the number of steps."""
     batch, n = blocks.first.shape
     height, width = both.shape[1:]
     at = jnp.arange(n)
@@ -207,7 +222,7 @@ def _sweep(both: Array, blocks: _Blocks, vectors: Inexact[Array, "B n w"], wide:
         columns = columns - moved[:, :, None] * jnp.conj(v)[:, None, :]
         return lax.dynamic_update_slice(both, columns, (zero, zero, k + 1))
 
-    return lax.fori_loop(begin, end, step, both)
+    return lax.fori_loop(begin, end, step, both), (end - begin).astype(jnp.int32)
 
 
 def _ahead(x: Array, shift: int, n: int) -> Array:

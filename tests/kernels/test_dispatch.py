@@ -13,7 +13,7 @@ from jaxdyn_kernels import dispatch
 def test_names_and_their_order():
     assert jk.implementations("schur") == jk.implementations("hessenberg") == ("lapack", "xla")
     assert jk.implementations("eig") == jk.implementations("eigvals") == jk.implementations("schur")
-    assert jk.implementations("resolvent_norm") == ("xla",)
+    assert jk.implementations("resolvent_norm") == jk.implementations("refine") == ("xla",)
     with pytest.raises(ValueError, match="operation='svd' is unknown: use one of 'schur'"):
         jk.implementations("svd")
 
@@ -68,7 +68,7 @@ def test_platforms_have_the_names_of_lowering():
 def test_describe_covers_every_operation_and_platform(monkeypatch):
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "3")
     rows = jk.describe()
-    assert len(rows) == 5 * len(dispatch.PLATFORMS)
+    assert len(rows) == 6 * len(dispatch.PLATFORMS)
     by = {(row.operation, row.platform): row for row in rows}
     assert by["schur", "cpu"].implementation == "lapack"
     assert "inside your own jit" in by["eig", "cpu"].note
@@ -76,7 +76,7 @@ def test_describe_covers_every_operation_and_platform(monkeypatch):
     assert by["eig", "tpu"].implementation == by["hessenberg", "cuda"].implementation == "xla"
     assert "shifted QR" in by["eig", "tpu"].note
     assert by["resolvent_norm", "tpu"].implementation == "xla"
-    assert [row.platform for row in jk.describe(("cuda",))] == ["cuda"] * 5
+    assert [row.platform for row in jk.describe(("cuda",))] == ["cuda"] * 6
 
 
 def test_describe_says_why_nothing_would_run(monkeypatch):
@@ -95,7 +95,12 @@ def test_what_claims_to_run_everywhere_lowers_everywhere(platform):
     def everything(T, z):
         forms = jk.schur(T, implementation="xla"), jk.hessenberg(T, implementation="xla")
         portrait = jk.eig(T, left=True, implementation="xla"), jk.eigvals(T, implementation="xla")
-        return forms, portrait, jk.eigenvectors_from_schur(T, T), jk.resolvent_norm(T, z)
+        refined = (
+            jk.refine(T, T, T, implementation="xla"),
+            jk.refine(T, T, T, residual="double-single", implementation="xla"),
+        )
+        slopes = jax.grad(lambda T: jnp.sum(jnp.abs(jk.eigvals(T, implementation="xla"))))(T)
+        return forms, portrait, refined, slopes, jk.eigenvectors_from_schur(T, T), jk.resolvent_norm(T, z)
 
     text = jax.jit(everything).trace(T, z).lower(lowering_platforms=(platform,)).as_text()
     assert "callback" not in text

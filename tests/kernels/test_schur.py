@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from jaxdyn_kernels import Status, dispatch
 from jaxdyn_kernels.schur import api, lapack, xla
 
-from tests.assertions import assert_same_eigenvalues, assert_schur, lapack_eig, lapack_schur
+from tests.assertions import assert_same_eigenvalues, assert_schur, assert_triangular, lapack_eig, lapack_schur
 from tests.matrices import CLASSES, matrix, with_spectrum
 
 SIZE = 24
@@ -142,6 +142,22 @@ class TestSchur:
         assert np.array_equal(whole.T[4:7], part.T)
         assert np.array_equal(whole.Q[4:7], part.Q)
 
+    @pytest.mark.parametrize("dtype", [np.float32, np.complex128])
+    def test_without_vectors_the_form_is_the_same(self, implementation, dtype):
+        A = np.stack([matrix(name, SIZE, dtype) for name in ("ginibre", "grcar", "orthogonal", "zero")])
+        whole = jk.schur(A, implementation=implementation)
+        result = jk.schur(A, vectors=False, implementation=implementation)
+        assert result.Q.shape == (4, 0, SIZE)
+        assert np.all(np.isnan(result.orthogonality))
+        assert np.all(result.residual <= 20)
+        assert result.status.tolist() == [Status.OK] * 4
+        scale = np.abs(A).max(axis=(1, 2)) * SIZE * np.finfo(dtype).eps
+        for k in (0, 2):
+            one, two = (np.sort_complex(jk.eigenvalues_from_schur(x.T[k])) for x in (whole, result))
+            assert np.abs(one - two).max() <= 100 * scale[k]
+        for k in range(4):
+            assert_triangular(result.T[k])
+
     @settings(max_examples=25, deadline=None, derandomize=True)
     @given(data=st.data())
     def test_any_structure(self, implementation, data):
@@ -178,7 +194,8 @@ class TestLapackGuarantees:
 
 
 def test_no_convergence_is_a_status(monkeypatch):
-    def failing(A):
+    def failing(A, vectors):
+        del vectors
         T, Q = (jnp.broadcast_to(jnp.eye(A.shape[-1], dtype=A.dtype), A.shape),) * 2
         # LAPACK through XLA marks a failure by NaN.
         return T.at[0].set(jnp.nan), Q.at[0].set(jnp.nan)
@@ -191,7 +208,7 @@ def test_no_convergence_is_a_status(monkeypatch):
 
 def test_a_wrong_answer_shows_in_the_certificate(monkeypatch):
     """The residual is computed from A, not taken on trust."""
-    monkeypatch.setattr(lapack, "schur", lambda A: (jnp.triu(A), jnp.broadcast_to(jnp.eye(3), A.shape)))
+    monkeypatch.setattr(lapack, "schur", lambda A, vectors: (jnp.triu(A), jnp.broadcast_to(jnp.eye(3), A.shape)))
     result = api.certified_schur(jnp.ones((1, 3, 3)), implementation="lapack")
     assert result.status[0] == Status.OK
     assert result.residual[0] > 1e12
@@ -241,6 +258,24 @@ def test_no_convergence_of_the_iteration_is_a_status_of_that_matrix_alone(monkey
     assert result.status.tolist() == [Status.NOT_CONVERGED, Status.OK]
     assert_all_nan(result, 0)
     assert_schur(A[1], result.T[1], result.Q[1])
+
+
+def test_without_vectors_a_wrong_form_shows_in_trace_and_norm(monkeypatch):
+    A = matrix("ginibre", 6, np.float32)
+    for wrong in (np.triu(A), np.diag(np.diag(A))):
+        monkeypatch.setattr(lapack, "schur", lambda A, vectors, wrong=wrong: (jnp.asarray(wrong), A[:0]))
+        assert api.certified_schur(jnp.asarray(A), vectors=False, implementation="lapack").residual > 1e3
+    monkeypatch.setattr(lapack, "schur", lambda A, vectors: (A + jnp.eye(6), A[:0]))
+    assert api.certified_schur(jnp.asarray(A), vectors=False, implementation="lapack").residual > 1e3
+
+
+def test_steps_are_counted():
+    """As many as positions of a bulge: at least one sweep of n - 2 for a matrix that is full, none for a triangle."""
+    A = jnp.asarray(np.stack([matrix("ginibre", 16, np.float32)]))
+    count = xla.depth(A)
+    assert 14 <= int(count.steps) <= int(count.sweeps) * 15
+    assert 16 <= int(count.sweeps) <= 48
+    assert xla.depth(jnp.triu(A)) == (0, 0)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.complex64])

@@ -1,0 +1,55 @@
+"""Compile one operation for a TPU that is not there, and print what came of it as JSON: run in a process of its own.
+
+`python -m tests.kernels.tpu_compile v5e:2x2 schur 64 8` takes the topology, a name of OPERATIONS, n and the batch (0:
+one matrix). Needs the extra `tpu`.
+"""
+
+import json
+import os
+import sys
+import time
+
+os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1"}
+
+import jax
+import jax.numpy as jnp
+import jaxdyn_kernels as jk
+import numpy as np
+from jax.experimental import topologies
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+OPERATIONS = {
+    "schur": lambda A: jk.schur(A, implementation="xla"),
+    "eig": lambda A: jk.eig(A, left=True, implementation="xla"),
+    "eigvals": lambda A: jk.eigvals(A, implementation="xla"),
+    "hessenberg": lambda A: jk.hessenberg(A, implementation="xla"),
+    "refine": lambda A: jk.refine(A, A, A, implementation="xla"),
+    "refine-pairs": lambda A: jk.refine(A, A, A, residual="double-single"),
+    "resolvent_norm": lambda A: jk.resolvent_norm(A, jnp.ones(4096, jnp.complex64)),
+}
+
+
+def compiled(topology: str, name: str, n: int, batch: int) -> dict[str, object]:
+    """Seconds to compile, bytes of temporaries, and whether the program holds what a TPU should not see."""
+    devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+    everywhere = NamedSharding(Mesh(np.array(devices[:1]), ("one",)), PartitionSpec())
+    shape = (batch, n, n) if batch else (n, n)
+    lowered = jax.jit(OPERATIONS[name]).lower(jax.ShapeDtypeStruct(shape, jnp.float32, sharding=everywhere))
+    start = time.perf_counter()
+    program = lowered.compile()
+    seconds = time.perf_counter() - start
+    text = program.as_text() or ""
+    memory = program.memory_analysis()
+    assert memory is not None
+    return {
+        "seconds": round(seconds, 1),
+        "temporaries": memory.temp_size_in_bytes,
+        "float64": "f64[" in text,
+        "callback": "callback" in text,
+        "collective": any(word in text for word in ("all-reduce", "all-gather", "collective-permute")),
+    }
+
+
+if __name__ == "__main__":
+    where, what, size, count = sys.argv[1:]
+    print(json.dumps(compiled(where, what, int(size), int(count))))
