@@ -8,9 +8,10 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Complex, Float, Inexact, Int
 
+from ..balance import balance as balanced_by_powers
 from ..certificate import eigenvector_residual
 from ..dispatch import choose, platform_of, run, square_matrices
-from ..scaling import adjoint
+from ..scaling import adjoint, scale_of
 from ..schur.api import certified_schur
 from ..status import Status
 from .from_schur import eigenvalues_from_schur, eigenvectors_from_schur, right_eigenvectors_from_schur
@@ -49,7 +50,7 @@ class EigResult:
     implementation: str = field(metadata={"static": True})
 
 
-def eig(A: ArrayLike, *, left: bool = False, implementation: str | None = None) -> EigResult:
+def eig(A: ArrayLike, *, left: bool = False, balance: bool = False, implementation: str | None = None) -> EigResult:
     """Eigenvalues and eigenvectors of each matrix of a batch: A x_k = lambda_k x_k, norm(x_k)_2 = 1.
 
     Parameters
@@ -58,6 +59,9 @@ def eig(A: ArrayLike, *, left: bool = False, implementation: str | None = None) 
         The matrices; see `schur` for scale, batches and traces.
     left : bool
         Also the left vectors, y_k^H A = lambda_k y_k^H, and the condition numbers 1 / abs(y_k^H x_k).
+    balance : bool
+        Balance the matrix first (`balance.py`): for entries of very different scale, where small eigenvalues then come
+        out with small relative errors. The residual is relative to norm(A)_F still, and may be larger for it.
     implementation : str, optional
         Force one of ``implementations("eig")``, the implementations of the Schur form.
 
@@ -78,16 +82,18 @@ def eig(A: ArrayLike, *, left: bool = False, implementation: str | None = None) 
     """
     A = square_matrices("eig", "A", A)
     chosen = choose("eig", platform_of(A), implementation)
-    return run(_eig, A, chosen, left=left)
+    return run(_eig, A, chosen, left=left, balance=balance)
 
 
-def eigvals(A: ArrayLike, *, implementation: str | None = None) -> Complex[Array, "*batch n"]:
+def eigvals(A: ArrayLike, *, balance: bool = False, implementation: str | None = None) -> Complex[Array, "*batch n"]:
     """Eigenvalues of each matrix of a batch, in the order of the Schur form.
 
     Parameters
     ----------
     A : real or complex [..., n, n], float32, float64, complex64 or complex128
         The matrices; see `schur` for scale, batches and traces.
+    balance : bool
+        Balance the matrix first, as for `eig`.
     implementation : str, optional
         Force one of ``implementations("eigvals")``, the implementations of the Schur form.
 
@@ -103,11 +109,12 @@ def eigvals(A: ArrayLike, *, implementation: str | None = None) -> Complex[Array
     """
     A = square_matrices("eigvals", "A", A)
     chosen = choose("eigvals", platform_of(A), implementation)
-    return run(_eigvals, A, chosen)
+    return run(_eigvals, A, chosen, balance=balance)
 
 
-def _eig(A: Inexact[Array, "*batch n n"], *, left: bool, implementation: str) -> EigResult:
-    form = certified_schur(A, implementation=implementation)
+def _eig(A: Inexact[Array, "*batch n n"], *, left: bool, balance: bool, implementation: str) -> EigResult:
+    balanced, scale = _balanced(A) if balance else (A, None)
+    form = certified_schur(balanced, implementation=implementation)
     # Where it failed T is NaN: an identity keeps the arithmetic finite, NaN is written last.
     ok = form.status == Status.OK
     eye = jnp.eye(A.shape[-1], dtype=A.dtype)
@@ -116,12 +123,18 @@ def _eig(A: Inexact[Array, "*batch n n"], *, left: bool, implementation: str) ->
     values = eigenvalues_from_schur(T)
     if left:
         right, left_vectors, condition = eigenvectors_from_schur(T, Q)
+        if scale is not None:
+            right, grown = _rescaled(right, scale)
+            left_vectors, shrunk = _rescaled(left_vectors, 1 / scale)
+            condition = jnp.maximum(condition * grown * shrunk, 1)
         residual = jnp.maximum(
             eigenvector_residual(A, values, right),
             eigenvector_residual(adjoint(A), jnp.conj(values), left_vectors),
         )
     else:
         right, left_vectors, condition = right_eigenvectors_from_schur(T, Q), None, None
+        if scale is not None:
+            right, _ = _rescaled(right, scale)
         residual = eigenvector_residual(A, values, right)
 
     def or_nan(x):
@@ -138,5 +151,21 @@ def _eig(A: Inexact[Array, "*batch n n"], *, left: bool, implementation: str) ->
     )
 
 
-def _eigvals(A: Inexact[Array, "*batch n n"], *, implementation: str) -> Complex[Array, "*batch n"]:
-    return eigenvalues_from_schur(certified_schur(A, vectors=False, implementation=implementation).T)
+def _eigvals(A: Inexact[Array, "*batch n n"], *, balance: bool, implementation: str) -> Complex[Array, "*batch n"]:
+    balanced = _balanced(A)[0] if balance else A
+    return eigenvalues_from_schur(certified_schur(balanced, vectors=False, implementation=implementation).T)
+
+
+def _balanced(A: Inexact[Array, "*batch n n"]) -> tuple[Inexact[Array, "*batch n n"], Float[Array, "*batch n"]]:
+    """Balanced matrices and the scales of their columns; one with NaN or infinity comes back with them."""
+    finite = jnp.all(jnp.isfinite(A), axis=(-2, -1), keepdims=True)
+    unit = scale_of(jnp.where(finite, A, 0))[..., None, None]
+    balanced, scale = balanced_by_powers(jnp.where(finite, A, 0) * (1 / unit))
+    return jnp.where(finite, balanced * unit, A), scale
+
+
+def _rescaled(V: Complex[Array, "*batch n n"], scale: Float[Array, "*batch n"]):
+    """Rows times scale, columns of norm one again, and what their norms had become."""
+    grown = V * scale[..., None]
+    norms = jnp.sqrt(jnp.sum(jnp.square(grown.real) + jnp.square(grown.imag), axis=-2))
+    return grown / norms[..., None, :], norms

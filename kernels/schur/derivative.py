@@ -64,7 +64,7 @@ def _move(T: Inexact[Array, "n n"], Q: Inexact[Array, "n n"], dA: Inexact[Array,
         dT = _mean_in_pairs(d, dT + matmul(T, turn) - matmul(turn, T))
     dT = jnp.where(wanted, 0, dT)
     # A factor, not a choice between two values: it stays when the rule is transposed.
-    known = jnp.where(simple, 1, jnp.nan).astype(dT.dtype)
+    known = jnp.where(simple, jnp.ones((), gaps.dtype), jnp.nan)
     return known * dT, known * matmul(Q, X)
 
 

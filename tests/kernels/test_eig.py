@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxdyn_kernels import Status
+from jaxdyn_kernels.balance import balance
 from jaxdyn_kernels.eig.back_substitution import triangular_eigenvectors
 from jaxdyn_kernels.triangular import blocks, complex_triangular, unpack
 
@@ -197,3 +198,63 @@ def test_bad_arguments():
         jk.eigvals(np.ones((2, 2), np.int64))
     with pytest.raises(ValueError, match="implementation='magma' is unknown for 'eig': use one of 'lapack'"):
         jk.eig(np.eye(2), implementation="magma")
+
+
+class TestBalance:
+    """A diagonal similarity by powers of two; the eigenvalues of a badly scaled matrix gain digits."""
+
+    @staticmethod
+    def badly_scaled(n, dtype, rng):
+        """D^-1 G D with powers of two over 40 binary decades, and the eigenvalues of G in double precision."""
+        G = matrix("ginibre", n, dtype)
+        D = np.exp2(rng.integers(-20, 20, n)).astype(dtype)
+        return G / D[:, None] * D, np.linalg.eigvals(G.astype(np.complex128))
+
+    @staticmethod
+    def worst(values, exact):
+        return np.abs(np.asarray(values)[:, None] - exact).min(axis=0).max()
+
+    @pytest.mark.parametrize("dtype", [np.float32, np.complex64])
+    def test_eigenvalues_of_a_badly_scaled_matrix(self, dtype, rng):
+        A, exact = self.badly_scaled(16, dtype, rng)
+        assert self.worst(jk.eigvals(A), exact) > 1e-2
+        assert self.worst(jk.eigvals(A, balance=True), exact) < 1e-5
+        found = jk.eig(A, balance=True)
+        assert self.worst(found.eigenvalues, exact) < 1e-5
+
+    def test_vectors_and_conditions_belong_to_the_matrix_itself(self, rng):
+        A, _ = self.badly_scaled(12, np.float64, rng)
+        found = jk.eig(A, left=True, balance=True)
+        right, left = np.asarray(found.right), np.asarray(found.left)
+        assert np.allclose(np.linalg.norm(right, axis=0), 1)
+        assert np.allclose(np.linalg.norm(left, axis=0), 1)
+        overlap = np.abs(np.sum(left.conj() * right, axis=0))
+        assert np.allclose(1 / overlap, found.condition, rtol=1e-6)
+        values = np.asarray(found.eigenvalues)
+        assert np.abs(A @ right - right * values).max() <= 1e-12 * np.abs(A).max()
+        assert np.abs(A.conj().T @ left - left * values.conj()).max() <= 1e-12 * np.abs(A).max()
+
+    def test_similarity_is_exact_and_rows_match_columns(self, rng):
+        A, _ = self.badly_scaled(16, np.float64, rng)
+        balanced, scale = (np.asarray(x) for x in balance(jnp.asarray(A)))
+        assert np.array_equal(balanced, A / scale[:, None] * scale)
+        assert np.all(np.frexp(scale)[0] == 0.5)
+        off = np.abs(balanced - np.diag(np.diag(balanced)))
+        ratio = np.linalg.norm(off, axis=0) / np.linalg.norm(off, axis=1)
+        assert 1 / 4 <= ratio.min() <= ratio.max() <= 4
+
+    @pytest.mark.parametrize("name", ["triangular", "zero", "identity", "permutation"])
+    def test_reducible_matrices_end(self, name):
+        A = matrix(name, 8, np.float32)
+        found = jk.eig(A, left=True, balance=True)
+        assert found.status == Status.OK
+        assert_same_eigenvalues(found.eigenvalues, np.linalg.eigvals(A.astype(float)), A, np.full(8, 1e3))
+
+    def test_bad_input_in_one_matrix(self):
+        A = np.stack([matrix("ginibre", 6, np.float32, seed) for seed in range(2)])
+        clean = jk.eig(A, balance=True)
+        A[1, 2, 3] = np.nan
+        found = jk.eig(A, balance=True)
+        assert found.status.tolist() == [Status.OK, Status.NONFINITE_INPUT]
+        assert np.all(np.isnan(found.eigenvalues[1]))
+        assert np.array_equal(found.eigenvalues[0], clean.eigenvalues[0])
