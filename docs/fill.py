@@ -8,9 +8,10 @@ import json
 import re
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
-from jaxdyn.measures import MEASURES, UNITS, nulls
+from jaxdyn.measures import MEASURES, nulls
 from jaxdyn.pipeline import products
 from jaxdyn.report.profiles import TITLES
 
@@ -18,8 +19,8 @@ from .gallery import DATA, FIGURES, HERE, HERO, SHOWN
 
 MADE = re.compile(r"(<!-- made: (?P<name>[\w-]+(?: [\w-]+)?) -->\n).*?(<!-- /made -->)", re.DOTALL)
 PAGES = ("README.md", *sorted(f"docs/{page.name}" for page in HERE.glob("*.md")))
-FORMULAS = {"1.4": "rank"}
-"""Ids of the methods that are no formula's."""
+BAR = "\u2223"
+"""A vertical bar that does not end the cell of a table."""
 
 HEADINGS = {
     "depth_profiles": "Measures by depth, with their nulls",
@@ -53,7 +54,13 @@ def filled(page: str) -> str:
 def measures() -> str:
     """Every measure of the store: name, definition, unit, id and closed form of N0."""
     rows = [
-        (f"`{one.name}`", code(one.definition), UNITS[one.unit], one.formula, code(one.null) or "none")
+        (
+            f"`{one.name}`",
+            code(one.definition),
+            {"1": ""}.get(one.unit, one.unit),
+            one.formula,
+            code(one.null) or "none",
+        )
         for one in MEASURES
     ]
     return table(("measure", "definition, of M (J or J - I)", "unit", "id", "N0, of cI + sG"), rows)
@@ -81,7 +88,7 @@ def command(run: str) -> str:
 
 
 def explained(run: str) -> str:
-    """What of each profile over depth N1 accounts for, for block and update."""
+    """What N1 accounts for of each profile over depth, for block and update."""
     read = data(run)
     rows = []
     for part, profiles in read["parts"].items():
@@ -91,11 +98,11 @@ def explained(run: str) -> str:
             rows.append(
                 (
                     {"block": "block J", "update": "update J - I"}[part],
-                    TITLES[measure],
+                    TITLES[measure].replace("|", BAR),
                     span(measured),
                     span(null),
                     short(np.abs(measured - null).max()),
-                    share(measured, null),
+                    share(measured, null) if one["stands_out"] else "-",
                     f"{one['stands_out']} of {len(measured)}",
                 )
             )
@@ -136,7 +143,7 @@ def ginibre() -> str:
     rows = [
         (
             str(width),
-            f"{float(nulls.closed_form(np.zeros(()), np.ones(()), width)['complex_fraction']):.2%}",
+            f"{float(nulls.closed_form(jnp.zeros(()), jnp.ones(()), width)['complex_fraction']):.2%}",
             *(f"{nulls.ginibre_product_effective_rank(width, depth):.0f}" for depth in (1, 8, 32)),
             *(f"{nulls.ginibre_product_participation_ratio(width, depth):.0f}" for depth in (8, 32)),
         )
@@ -155,7 +162,8 @@ def gallery(run: str) -> str:
         (file,) = FIGURES.glob(f"{run}_{figure}.*")
         chart = {"depth_excess": "depth_profiles"}.get(figure, figure)
         heading = f"{HEADINGS[figure]}, {RUNS[run]}"
-        pieces.append(f"### {HEADINGS[figure]}\n![{heading}](figures/{file.name})\n\n{read['captions'][chart]}")
+        picture = f"[![{heading}](figures/{file.name})](figures/{file.name})"
+        pieces.append(f"### {HEADINGS[figure]}\n{picture}\n\n{read['captions'][chart]}")
     return "\n\n".join(pieces)
 
 
@@ -176,8 +184,9 @@ def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 
 def code(text: str) -> str:
-    """A formula as code, in which a bar must not end the cell."""
-    return "`" + text.replace("|", "\u2223") + "`" if text else ""
+    """A formula as code, in which a bar must not end the cell; words as they are."""
+    text = text.replace("|", BAR)
+    return f"`{text}`" if re.search(r"[=^()/+]|\d", text) else text
 
 
 def span(values: np.ndarray) -> str:

@@ -22,7 +22,7 @@ FENCE = re.compile(
     r"^(?P=indent)```$",
     re.MULTILINE | re.DOTALL,
 )
-OTHER_COMMANDS = {".ci/run", "cd", "cp", "git", "pip", "pytest", "python", "python3", "source"}
+OTHER_COMMANDS = {".ci/run", "cd", "cp", "git", "mkdocs", "pip", "pytest", "python", "python3", "source"}
 """What a shell block may call beside `jaxdyn`; what of it can be checked without running it is."""
 
 
@@ -102,13 +102,17 @@ def check(command: str) -> None:
             assert (ROOT / program).is_file()
 
 
-def parse(arguments: list[str]) -> None:
-    """Parse the arguments of `jaxdyn`; an unknown command or option, or one that lacks its value, raises."""
+def parse(arguments: list[str], *, name_only: bool = False) -> None:
+    """Parse the arguments of `jaxdyn`; an unknown command or option, or one that lacks its value, raises.
+
+    With `name_only` nothing but the command's name is looked up, as prose speaks of it.
+    """
     group = typer.main.get_command(cli.app)
     with group.make_context("jaxdyn", list(arguments)) as context:
         rest = [*context._protected_args, *context.args]
         name, command, rest = group.resolve_command(context, rest)  # pyright: ignore[reportAttributeAccessIssue]
-        command.make_context(name, rest, parent=context)
+        if not name_only:
+            command.make_context(name, rest, parent=context)
 
 
 def run_shell(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -54,9 +55,9 @@ def test_every_command_parses(page: Path) -> None:
         assert block.language in ("python", "sh", "text", ""), f"{page}, line {block.line}: {block.language}"
         for command in markdown.commands(block) if block.language == "sh" else []:
             markdown.check(command)
-    for command in re.findall(r"`(jaxdyn [a-z]+[^`]*)`", page.read_text(encoding="utf-8")):
-        words = re.sub(r"\bMODEL\b|\bDIR\b", "x", command).removesuffix(" alone")
-        markdown.check(words)
+    for said in re.findall(r"`jaxdyn ([a-z]+[^`]*)`", page.read_text(encoding="utf-8")):
+        words = shlex.split(said)
+        markdown.parse(words, name_only=len(words) == 1)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +66,7 @@ def test_every_command_parses(page: Path) -> None:
         ("jaxdyn analyze --no-such-option 1", "No such option"),
         ("jaxdyn report", "Missing"),
         ("jaxdyn invent", "No such command"),
-        ("jaxdyn analyze --samples many", "not a valid int"),
+        ("jaxdyn analyze --samples many", "valid integer"),
         ("make docs", "do not know"),
         ("python -m docs.nothing", "no module"),
         ("pytest tests/nothing.py", "nothing"),
@@ -91,6 +92,11 @@ def test_what_is_made_is_current(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     assert fill.filled(text) == text, "run python -m docs.fill"
     assert text.count("<!-- made: ") == text.count("<!-- /made -->") == len(fill.MADE.findall(text))
+
+
+def test_the_table_of_the_readme_is_that_of_the_run() -> None:
+    (shown,) = [block for block in markdown.blocks(ROOT / "README.md") if block.text.startswith("block J")]
+    assert fill.data("stories260k")["terminal"].startswith(shown.text)
 
 
 def test_every_measure_has_its_row() -> None:
