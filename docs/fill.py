@@ -1,6 +1,6 @@
 """Fill what the pages hold between `<!-- made: NAME -->` and `<!-- /made -->`: `python -m docs.fill`.
 
-Tables of measures come from jaxdyn's own, numbers of runs from docs/data/ (`python -m docs.gallery`), so that no number
+Tables of measures come from jaxdyn's own, numbers of runs from docs/data/ (`python -m docs.gallery`), so that no table
 of a page is typed by hand. A test holds the pages against this.
 """
 

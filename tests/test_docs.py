@@ -104,6 +104,23 @@ def test_the_table_of_the_readme_is_that_of_the_run() -> None:
     assert fill.data("stories260k")["terminal"].startswith(shown.text)
 
 
+def test_the_numbers_in_the_prose_are_those_of_the_runs() -> None:
+    text = " ".join((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("index.md", "nulls.md"))
+    block = fill.data("embedded")["parts"]["block"]
+    for measure, said in (("henrici_normalized", ".022"), ("complex_fraction", ".027")):
+        furthest = np.max(np.abs(np.subtract(block[measure]["measured"], block[measure]["N1"])))
+        assert float(said) - 0.001 < furthest <= float(said)
+        assert said in text
+    assert "On the embedded model 8 to 21 % of the energy" in text
+    assert "0.08 to 0.21 over the layers" in fill.data("embedded")["captions"]["depth_profiles"]
+    for run, blocks in (("embedded", 8), ("stories260k", 5)):
+        of = fill.data(run)["product"]
+        assert of["effective_rank"][0] < 20
+        assert len(of["effective_rank"]) == blocks
+    of = fill.data("embedded")["product"]
+    assert of["effective_rank"][-1] < of["effective_rank_null"][-1]
+
+
 def test_every_measure_has_its_row() -> None:
     page = (ROOT / "docs/measures.md").read_text(encoding="utf-8")
     for measure in MEASURES:
