@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 from rich.console import Console
@@ -89,7 +90,8 @@ def hero(sources: Sequence[Source]) -> Chart:
 
 def write(figure: Figure, file: Path) -> None:
     """Save a figure, the same bytes each time."""
-    figure.savefig(file, dpi=110, metadata={"Date": None} if file.suffix == ".svg" else None)
+    with matplotlib.rc_context({"svg.hashsalt": "jaxdyn"}):  # else the ids in it are random
+        figure.savefig(file, dpi=110, metadata={"Date": None} if file.suffix == ".svg" else None)
 
 
 def numbers(source: Source, command: str) -> dict[str, Any]:
