@@ -89,7 +89,7 @@ def hero(sources: Sequence[Source]) -> Chart:
 
 
 def write(figure: Figure, file: Path) -> None:
-    """Save a figure, the same bytes each time."""
+    """Save a figure; but for some ids in an SVG, the same bytes each time."""
     with matplotlib.rc_context({"svg.hashsalt": "jaxdyn"}):  # else the ids in it are random
         figure.savefig(file, dpi=110, metadata={"Date": None} if file.suffix == ".svg" else None)
 
