@@ -4,6 +4,7 @@ Exit codes: 0 done; 1 an unexpected error; 2 bad input or a store that cannot be
 decompose (their status says why); 130 interrupted, the store can be resumed.
 """
 
+import gc
 import json
 import os
 import shlex
@@ -34,6 +35,7 @@ _can_resume = False
 
 def main() -> None:
     """Entry point of the `jaxdyn` command."""
+    gc.set_threshold(50_000)  # traces and figures are many small objects that live: looking for garbage took an eighth
     error_console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
     try:
         code = app(standalone_mode=False)
@@ -330,9 +332,13 @@ def _configure(dtype: str, weights_dtype: str | None) -> None:
 
 
 def keep_compiled() -> None:
-    """Keep compiled programs on the disk, so that the next run starts at once, unless the user chose a place."""
+    """Keep compiled programs on the disk, so that the next run starts at once, unless the user chose a place.
+
+    All of them: jax keeps those alone that took a second, and a run has a hundred that take less.
+    """
     import jax
 
     if jax.config.values.get("jax_compilation_cache_dir") is None:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxdyn"
         jax.config.update("jax_compilation_cache_dir", str(cache))

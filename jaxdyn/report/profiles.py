@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import xarray as xr
 from jaxtyping import Float, Int
-from scipy import stats
+from scipy.special import stdtrit
 
 from jaxdyn.errors import InputError
 
@@ -124,30 +124,28 @@ def profile(root: xr.Dataset, measure: str, part: str, *, pooled: bool = False) 
     measure, part : which numbers.
     pooled : average over the layers first, sample by sample: one row, of layer -1.
     """
-    wanted = [
-        name for name in (measure, *(f"{measure}_{kind}" for kind in ("null", "null_sd", "excess"))) if name in root
-    ]
-    selected = root[wanted].sel(part=part)
+    stored = root.variables  # without their coordinates: a report reads thousands of pieces
+    at = {"part": root["part"].values.tolist().index(part)}
 
-    def read(array):
-        values = np.asarray(array.transpose("layer", "sample").values, dtype=np.float64)
+    def read(name, **where):
+        values = stored[name].isel({**at, **where}).transpose("layer", "sample").values.astype(np.float64)
         return _mean(values.T)[None] if pooled else values
 
-    values, article = read(selected[measure]), np.asarray(root["article"].values)
+    values, article = read(measure), np.asarray(root["article"].values)
     mean, low, high = interval(values, article)
     nulls = {}
-    for rung in root["rung"].values.tolist() if f"{measure}_null" in root else []:
-        mean_null = _mean(read(selected[f"{measure}_null"].sel(rung=rung)))
-        each = read(selected[f"{measure}_excess"].sel(rung=rung))
+    for index, rung in enumerate(root["rung"].values.tolist() if f"{measure}_null" in root else []):
+        mean_null = _mean(read(f"{measure}_null", rung=index))
+        each = read(f"{measure}_excess", rung=index)
         drawn = f"{measure}_null_sd" in root  # a closed form alone has no spread
-        sd = _mean(read(selected[f"{measure}_null_sd"].sel(rung=rung))) if drawn else np.zeros_like(mean_null)
+        sd = _mean(read(f"{measure}_null_sd", rung=index)) if drawn else np.zeros_like(mean_null)
         null = Null(mean_null, sd, *interval(each, article), split_floor(each, article))
         if np.isfinite(null.mean).any():
             nulls[rung] = null
     return Profile(
         measure=measure,
         part=part,
-        units=str(root[measure].attrs.get("units", "1")),
+        units=str(stored[measure].attrs.get("units", "1")),
         layer=np.array([-1]) if pooled else np.asarray(root["layer"].values),
         mean=mean,
         low=low,
@@ -181,7 +179,7 @@ def interval(
     clusters = (np.add.reduceat(finite[:, order].astype(int), starts, axis=1) > 0).sum(axis=1)
     squares = (np.add.reduceat(residual[:, order], starts, axis=1) ** 2).sum(axis=1)
     enough = np.where(clusters > 1, clusters, 2)
-    half = stats.t.ppf((1 + CONFIDENCE) / 2, enough - 1) * np.sqrt(squares * enough / (enough - 1))
+    half = stdtrit(enough - 1, (1 + CONFIDENCE) / 2) * np.sqrt(squares * enough / (enough - 1))
     half = np.where(clusters > 1, half / np.maximum(finite.sum(axis=1), 1), np.nan)
     return mean, mean - half, mean + half
 
