@@ -115,6 +115,10 @@ def analyze(
     out: Annotated[
         Path, typer.Option(help="Folder for results.zarr, report.html, the figures and config.yaml.")
     ] = Path("jaxdyn-out"),
+    compare_init: Annotated[
+        bool, typer.Option("--compare-init", help="Also run random initialisations (N5): once more a seed.")
+    ] = False,
+    init_seeds: Annotated[int | None, typer.Option(help="Their number with --compare-init; default 5.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars, no table.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
@@ -150,6 +154,14 @@ def analyze(
         pseudospectra=parse_layers(pseudospectra, "pseudospectra") if pseudospectra else (),
         truncate=truncate,
     )
+    from .pipeline.initial import FEWEST, check_init, run_init
+
+    if init_seeds is not None and not compare_init:
+        msg = f"init-seeds: got {init_seeds} without --compare-init, which they are for; add it, or leave this out"
+        raise InputError(msg)
+    seeds = (FEWEST if init_seeds is None else init_seeds) if compare_init else 0
+    if seeds:
+        check_init(out, settings, seeds, resume=resume)
     loaded = _load(model, dtype, weights_dtype, revision)
 
     from .pipeline.progress import Progress
@@ -159,7 +171,11 @@ def analyze(
 
     origin = {"command": shlex.join(["jaxdyn", *sys.argv[1:]]), "corpus": texts.name if texts else "--text"}
     with Progress(enabled=not quiet) as progress:
-        outcome = run(loaded, prompts, settings, out=out, resume=resume, progress=progress, origin=origin)
+        where: dict[str, Any] = {"out": out, "resume": resume, "progress": progress, "origin": origin}
+        outcome, initial = run(loaded, prompts, settings, **where), None
+        if seeds:
+            loaded = loaded.outline()  # lets go of the weights
+            initial = run_init(loaded, prompts, settings, seeds, **where)
         sources = open_sources([out])
         tree = sources[0].tree
         with progress.stage("report and figures", 1) as advance:
@@ -167,14 +183,17 @@ def analyze(
             advance()
     if as_json:
         files = {"store": str(outcome.store), "report": str(html), "figures": [str(path) for path in written]}
-        typer.echo(json.dumps({**files, **outcome.as_dict(), "table": tables.as_dict(tree)}))
+        beside = {"initial": initial.as_dict()} if initial else {}
+        table = tables.as_dict(tree, sources[0].init)
+        typer.echo(json.dumps({**files, **outcome.as_dict(), **beside, "table": table}))
     elif not quiet:
         console = Console(highlight=False)
         if not console.is_terminal:  # a pipe has no width; rich would take 80 and cut the table
             console = Console(highlight=False, width=100)
         console.print(tables.by_layer(tree))
-        console.print(f"{outcome.summary()}\n{outcome.store}\n{html}", soft_wrap=True)
-    if outcome.failed:
+        lines = [outcome.summary(), *([initial.summary()] if initial else []), outcome.store, html]
+        console.print("\n".join(map(str, lines)), soft_wrap=True)
+    if outcome.failed or (initial and initial.failed):
         raise typer.Exit(EXIT_SOME_FAILED)
 
 

@@ -4,6 +4,7 @@ Only averages over the samples of stored numbers; no measure and no null is comp
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import xarray as xr
@@ -124,28 +125,22 @@ def profile(root: xr.Dataset, measure: str, part: str, *, pooled: bool = False) 
     measure, part : which numbers.
     pooled : average over the layers first, sample by sample: one row, of layer -1.
     """
-    stored = root.variables  # without their coordinates: a report reads thousands of pieces
-    at = {"part": root["part"].values.tolist().index(part)}
-
-    def read(name, **where):
-        values = stored[name].isel({**at, **where}).transpose("layer", "sample").values.astype(np.float64)
-        return _mean(values.T)[None] if pooled else values
-
+    read = partial(values_of, root, part=part, pooled=pooled)
     values, article = read(measure), np.asarray(root["article"].values)
     mean, low, high = interval(values, article)
     nulls = {}
     for index, rung in enumerate(root["rung"].values.tolist() if f"{measure}_null" in root else []):
-        mean_null = _mean(read(f"{measure}_null", rung=index))
+        mean_null = finite_mean(read(f"{measure}_null", rung=index))
         each = read(f"{measure}_excess", rung=index)
         drawn = f"{measure}_null_sd" in root  # a closed form alone has no spread
-        sd = _mean(read(f"{measure}_null_sd", rung=index)) if drawn else np.zeros_like(mean_null)
+        sd = finite_mean(read(f"{measure}_null_sd", rung=index)) if drawn else np.zeros_like(mean_null)
         null = Null(mean_null, sd, *interval(each, article), split_floor(each, article))
         if np.isfinite(null.mean).any():
             nulls[rung] = null
     return Profile(
         measure=measure,
         part=part,
-        units=str(stored[measure].attrs.get("units", "1")),
+        units=str(root.variables[measure].attrs.get("units", "1")),
         layer=np.array([-1]) if pooled else np.asarray(root["layer"].values),
         mean=mean,
         low=low,
@@ -153,6 +148,14 @@ def profile(root: xr.Dataset, measure: str, part: str, *, pooled: bool = False) 
         count=np.isfinite(values).sum(axis=1),
         nulls=nulls,
     )
+
+
+def values_of(root: xr.Dataset, name: str, part: str, *, pooled: bool = False, **at: int) -> Float[np.ndarray, "L S"]:
+    """Read one variable of one part as (L, S); `at` indexes its other dimensions, `pooled` averages over layers."""
+    stored = root.variables[name]  # without its coordinates: a report reads thousands of pieces
+    index = {"part": root["part"].values.tolist().index(part), **at}
+    values = stored.isel(index).transpose("layer", "sample").values.astype(np.float64)
+    return finite_mean(values.T)[None] if pooled else values
 
 
 def interval(
@@ -171,7 +174,7 @@ def interval(
     -------
     mean, low, high : (L,); low and high are NaN with fewer than two articles.
     """
-    mean = _mean(values)
+    mean = finite_mean(values)
     finite = np.isfinite(values)
     residual = np.where(finite, values - mean[:, None], 0.0)
     order = np.argsort(article, kind="stable")
@@ -188,10 +191,10 @@ def split_floor(values: Float[np.ndarray, "L S"], article: Int[np.ndarray, " S"]
     """Half the absolute difference between the means over every other article (N6); NaN where a half is empty."""
     _, number = np.unique(article, return_inverse=True)
     even = number % 2 == 0
-    return np.abs(_mean(values[:, even]) - _mean(values[:, ~even])) / 2
+    return np.abs(finite_mean(values[:, even]) - finite_mean(values[:, ~even])) / 2
 
 
-def _mean(values):
+def finite_mean(values: Float[np.ndarray, "*L S"]) -> Float[np.ndarray, "*L"]:
     """Mean over the last axis of the finite values; NaN, without a warning, where there is none."""
     finite = np.isfinite(values)
     total, count = np.where(finite, values, 0.0).sum(axis=-1), finite.sum(axis=-1)
