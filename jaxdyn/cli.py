@@ -18,7 +18,7 @@ from rich.console import Console
 
 from . import embedded
 from .cli_train import train
-from .errors import InputError
+from .errors import InputError, address
 
 EXIT_BAD_INPUT, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 2, 3, 130
 
@@ -55,9 +55,9 @@ def main() -> None:
 
 
 def _explain(error: Exception) -> tuple[str, int]:
-    """One line and an exit code for an exception."""
+    """One line, one more where a page of the documentation explains it, and an exit code for an exception."""
     if isinstance(error, InputError):
-        return f"error: {error}", EXIT_BAD_INPUT
+        return f"error: {error}" + (f"\nsee {address(error.page)}" if error.page else ""), EXIT_BAD_INPUT
     if hasattr(error, "format_message"):  # a usage error of the argument parser
         return f"error: {error.format_message()}", EXIT_BAD_INPUT  # pyright: ignore[reportAttributeAccessIssue]
     return f"unexpected {type(error).__name__}: {error} (run again with --debug for the traceback, and report it)", 1

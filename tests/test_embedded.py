@@ -5,6 +5,7 @@ import json
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +49,7 @@ def test_it_is_the_model_of_its_readme(model: Model) -> None:
 
 
 def test_its_tokenizer_is_the_one_that_transformers_would_choose(model: Model) -> None:
-    chosen = transformers.AutoTokenizer.from_pretrained(str(embedded.FOLDER), local_files_only=True)
+    chosen: Any = transformers.AutoTokenizer.from_pretrained(str(embedded.FOLDER), local_files_only=True)
     tokenizer = model.tokenizer
     assert type(tokenizer) is type(chosen)
     assert (tokenizer.bos_token_id, tokenizer.eos_token_id) == (chosen.bos_token_id, chosen.eos_token_id)

@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from jaxdyn_kernels import single_threaded_blas
 from jaxtyping import Array, Float
 
 from jaxdyn import spectra
@@ -78,10 +77,9 @@ def averaged_groups(
         energies.append(_energies(mean, halves, samples, settings, index, count))
         if "block" in kinds:
             block = jnp.asarray(mean[kinds.index("block")])
-            with single_threaded_blas():  # as the samples: BLAS's own threads wait for each other longer than they work
-                directions.append(decoded_directions(model, block))
-                if layer in settings.pseudospectra:
-                    grids.append(_grid(block))
+            directions.append(decoded_directions(model, block))
+            if layer in settings.pseudospectra:
+                grids.append(_grid(block))
     groups: dict[str, Any] = {
         "mean": _portrait(rows, energies, samples, settings, layers, ""),
         "mean_relative": _portrait(rows, None, {}, settings, layers, "relative/"),

@@ -64,7 +64,7 @@ def check_init(out: Path, settings: Settings, count: int, *, resume: bool) -> No
     """
     if count < FEWEST:
         msg = f"init-seeds: got {count}; allowed {FEWEST} or more, or the spread between the seeds says too little"
-        raise InputError(msg)
+        raise InputError(msg, page="docs/nulls.md")
     place = out / INIT
     stored = seeds_of(place)
     if stored and not resume:
@@ -76,7 +76,7 @@ def check_init(out: Path, settings: Settings, count: int, *, resume: bool) -> No
             f"init-seeds: got the seeds {_short(wanted)}, {place} holds {_short(stored)}; allowed the same, or more "
             "that go on from them: repeat with the stored --seed and number, or choose another --out"
         )
-        raise StoreError(msg)
+        raise StoreError(msg, page="docs/store.md")
 
 
 def run_init(

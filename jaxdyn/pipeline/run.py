@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import yaml
-from jaxdyn_kernels import Status, cores
+from jaxdyn_kernels import Status, cores, single_threaded_blas
 
 from jaxdyn import provenance
 from jaxdyn.activations import Prompts, tokenise
@@ -93,7 +93,9 @@ def run(
         seconds["units"] = time.perf_counter() - clock
         clock = time.perf_counter()
         with progress.stage(f"{title}averaged blocks", len(layers)) as tick:
-            store.finish(averaged_groups(store, model, settings, layers, tick))
+            with single_threaded_blas():  # matrices come singly here: BLAS's threads would wait more than they work
+                groups = averaged_groups(store, model, settings, layers, tick)
+            store.finish(groups)
         seconds["averages"] = time.perf_counter() - clock
     counted = [part != "update" or "block" not in settings.parts for part in settings.parts]
     status = store.read_all(["status"])["status"][counted]

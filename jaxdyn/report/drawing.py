@@ -123,7 +123,8 @@ def _lines(ax: Axes, series: list[Series], *, log: bool) -> None:
             continue
         style = LINES[one.role] | {"linewidth": LINES[one.role]["linewidth"] * width}
         if one.role == "N5" and one.low is not None:  # its spread is a null's: a band, and no label of its own
-            ax.fill_between(*_wide(one.x, one.low, one.high), color=tint, alpha=0.12 if one.store else 0.2, linewidth=0)
+            x, low, high = _wide(one.x, one.low, one.high)
+            ax.fill_between(x, low, high, color=tint, alpha=0.12 if one.store else 0.2, linewidth=0)
             ax.plot(one.x, one.y, color=tint, label=one.label, **style)
         elif one.low is not None and one.high is not None:
             half = np.where(np.isfinite(one.high), one.high - one.y, 0.0)

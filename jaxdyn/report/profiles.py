@@ -103,7 +103,7 @@ def done_samples(tree: xr.DataTree) -> xr.Dataset:
     done = np.asarray(root["done"].values)
     if not done.any():
         msg = "the store holds no finished sample yet; finish the run (--resume) before asking for its report"
-        raise InputError(msg)
+        raise InputError(msg, page="docs/report.md")
     rows = np.flatnonzero(done)
     whole = rows[-1] - rows[0] + 1 == len(rows)  # a slice leaves large arrays where they are
     root = root.isel(sample=slice(int(rows[0]), int(rows[-1]) + 1) if whole else rows)

@@ -217,4 +217,4 @@ def _open(place: Path) -> tuple[xr.DataTree, xr.Dataset]:
         return tree, done_samples(tree)
     except InputError as error:
         msg = f"{place}: {error}"
-        raise StoreError(msg) from error
+        raise StoreError(msg, page=error.page) from error
