@@ -50,7 +50,8 @@ def test_it_is_the_model_of_its_readme(model: Model) -> None:
 
 def test_its_tokenizer_is_the_one_that_transformers_would_choose(model: Model) -> None:
     chosen: Any = transformers.AutoTokenizer.from_pretrained(str(embedded.FOLDER), local_files_only=True)
-    tokenizer = model.tokenizer
+    tokenizer: Any = model.tokenizer
+    assert tokenizer is not None
     assert type(tokenizer) is type(chosen)
     assert (tokenizer.bos_token_id, tokenizer.eos_token_id) == (chosen.bos_token_id, chosen.eos_token_id)
     assert tokenizer.get_vocab() == chosen.get_vocab()
