@@ -4,6 +4,7 @@ Exit codes: 0 done; 1 an unexpected error; 2 bad input or a store that cannot be
 decompose (their status says why); 130 interrupted, the store can be resumed.
 """
 
+import gc
 import json
 import os
 import shlex
@@ -17,7 +18,7 @@ from rich.console import Console
 
 from . import embedded
 from .cli_train import train
-from .errors import InputError
+from .errors import InputError, address
 
 EXIT_BAD_INPUT, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 2, 3, 130
 
@@ -34,6 +35,7 @@ _can_resume = False
 
 def main() -> None:
     """Entry point of the `jaxdyn` command."""
+    gc.set_threshold(50_000)  # traces and figures are many small objects that live: looking for garbage took an eighth
     error_console = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
     try:
         code = app(standalone_mode=False)
@@ -53,9 +55,9 @@ def main() -> None:
 
 
 def _explain(error: Exception) -> tuple[str, int]:
-    """One line and an exit code for an exception."""
+    """One line, one more where a page of the documentation explains it, and an exit code for an exception."""
     if isinstance(error, InputError):
-        return f"error: {error}", EXIT_BAD_INPUT
+        return f"error: {error}" + (f"\nsee {address(error.page)}" if error.page else ""), EXIT_BAD_INPUT
     if hasattr(error, "format_message"):  # a usage error of the argument parser
         return f"error: {error.format_message()}", EXIT_BAD_INPUT  # pyright: ignore[reportAttributeAccessIssue]
     return f"unexpected {type(error).__name__}: {error} (run again with --debug for the traceback, and report it)", 1
@@ -113,6 +115,10 @@ def analyze(
     out: Annotated[
         Path, typer.Option(help="Folder for results.zarr, report.html, the figures and config.yaml.")
     ] = Path("jaxdyn-out"),
+    compare_init: Annotated[
+        bool, typer.Option("--compare-init", help="Also run random initialisations (N5): once more a seed.")
+    ] = False,
+    init_seeds: Annotated[int | None, typer.Option(help="Their number with --compare-init; default 5.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bars, no table.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
@@ -148,6 +154,14 @@ def analyze(
         pseudospectra=parse_layers(pseudospectra, "pseudospectra") if pseudospectra else (),
         truncate=truncate,
     )
+    from .pipeline.initial import FEWEST, check_init, run_init
+
+    if init_seeds is not None and not compare_init:
+        msg = f"init-seeds: got {init_seeds} without --compare-init, which they are for; add it, or leave this out"
+        raise InputError(msg)
+    seeds = (FEWEST if init_seeds is None else init_seeds) if compare_init else 0
+    if seeds:
+        check_init(out, settings, seeds, resume=resume)
     loaded = _load(model, dtype, weights_dtype, revision)
 
     from .pipeline.progress import Progress
@@ -157,7 +171,11 @@ def analyze(
 
     origin = {"command": shlex.join(["jaxdyn", *sys.argv[1:]]), "corpus": texts.name if texts else "--text"}
     with Progress(enabled=not quiet) as progress:
-        outcome = run(loaded, prompts, settings, out=out, resume=resume, progress=progress, origin=origin)
+        where: dict[str, Any] = {"out": out, "resume": resume, "progress": progress, "origin": origin}
+        outcome, initial = run(loaded, prompts, settings, **where), None
+        if seeds:
+            loaded = loaded.outline()  # lets go of the weights
+            initial = run_init(loaded, prompts, settings, seeds, **where)
         sources = open_sources([out])
         tree = sources[0].tree
         with progress.stage("report and figures", 1) as advance:
@@ -165,14 +183,17 @@ def analyze(
             advance()
     if as_json:
         files = {"store": str(outcome.store), "report": str(html), "figures": [str(path) for path in written]}
-        typer.echo(json.dumps({**files, **outcome.as_dict(), "table": tables.as_dict(tree)}))
+        beside = {"initial": initial.as_dict()} if initial else {}
+        table = tables.as_dict(tree, sources[0].init)
+        typer.echo(json.dumps({**files, **outcome.as_dict(), **beside, "table": table}))
     elif not quiet:
         console = Console(highlight=False)
         if not console.is_terminal:  # a pipe has no width; rich would take 80 and cut the table
             console = Console(highlight=False, width=100)
         console.print(tables.by_layer(tree))
-        console.print(f"{outcome.summary()}\n{outcome.store}\n{html}", soft_wrap=True)
-    if outcome.failed:
+        lines = [outcome.summary(), *([initial.summary()] if initial else []), outcome.store, html]
+        console.print("\n".join(map(str, lines)), soft_wrap=True)
+    if outcome.failed or (initial and initial.failed):
         raise typer.Exit(EXIT_SOME_FAILED)
 
 
@@ -330,9 +351,13 @@ def _configure(dtype: str, weights_dtype: str | None) -> None:
 
 
 def keep_compiled() -> None:
-    """Keep compiled programs on the disk, so that the next run starts at once, unless the user chose a place."""
+    """Keep compiled programs on the disk, so that the next run starts at once, unless the user chose a place.
+
+    All of them: jax keeps those alone that took a second, and a run has a hundred that take less.
+    """
     import jax
 
     if jax.config.values.get("jax_compilation_cache_dir") is None:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxdyn"
         jax.config.update("jax_compilation_cache_dir", str(cache))

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from typer.testing import CliRunner
 import jaxdyn
 from jaxdyn import cli
 from jaxdyn.pipeline.estimate import Rates
+from jaxdyn.store import describe
 from tests.models.tiny import tiny_llama
 from tests.stores import assert_same_bits
 
@@ -101,29 +103,46 @@ def test_json_and_quiet(folder: Path, tmp_path: Path, environment: dict[str, str
     assert quiet.stdout == ""
 
 
-def test_a_killed_run_leaves_a_readable_store_and_resumes(
+def killed(command: list[str], ready: Callable[[], bool], environment: dict[str, str]) -> None:
+    """Start the command, and kill it as soon as `ready`."""
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline and process.poll() is None and not ready():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+
+
+def test_a_run_killed_twice_leaves_readable_stores_and_resumes(
     folder: Path, tmp_path: Path, environment: dict[str, str]
 ) -> None:
+    """Once in the run of the model, once in that of a random initialisation."""
     texts = tmp_path / "texts.txt"
-    texts.write_text("\n".join(f"w{3 + i % 50} w{4 + i % 50} w5" for i in range(120)))
-    options = ["analyze", str(folder), "--texts", str(texts), "--unit", "4", "--quiet", *LIGHT]
+    texts.write_text("\n".join(f"w{3 + i % 50} w{4 + i % 50} w5" for i in range(80)))
+    options = ["analyze", str(folder), "--texts", str(texts), "--unit", "4", "--quiet", "--compare-init", *LIGHT]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     done = jaxdyn_command(*options, "--out", whole, environment=environment)
     assert done.returncode == 0, done.stderr
     command = [sys.executable, "-c", "from jaxdyn.cli import main; main()", *options, "--out", str(cut)]
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 240
-    while time.monotonic() < deadline and process.poll() is None:
-        if (cut / "results.zarr").is_dir() and jaxdyn.open_results(cut / "results.zarr")["done"].values.sum() >= 8:
-            break
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    finished = int(jaxdyn.open_results(cut / "results.zarr")["done"].values.sum())
-    assert 8 <= finished < 120
-    resumed = jaxdyn_command(*options, "--out", cut, "--resume", environment=environment)
+
+    def finished(name: str) -> int:
+        return describe(cut / name).samples_done if (cut / name).is_dir() else 0
+
+    killed(command, lambda: finished("results.zarr") >= 8, environment)
+    assert 8 <= finished("results.zarr") < 80
+    killed([*command, "--resume"], lambda: finished("init.zarr/seed-1") >= 8, environment)
+    assert 8 <= finished("init.zarr/seed-1") < 80
+    assert describe(cut / "init.zarr" / "seed-0").complete
+    resumed = jaxdyn_command(*options, "--out", cut, "--resume", "--json", environment=environment)
     assert resumed.returncode == 0, resumed.stderr
     assert_same_bits(whole / "results.zarr", cut / "results.zarr")
+    for seed in range(5):
+        assert_same_bits(whole / "init.zarr" / f"seed-{seed}", cut / "init.zarr" / f"seed-{seed}")
+    told = json.loads(resumed.stdout)
+    assert told["initial"]["seeds"] == told["table"]["seeds"] == [0, 1, 2, 3, 4]
+    assert told["initial"]["failed"] == {}
+    assert len(told["table"]["parts"]["block"]["henrici_normalized"]["initial"]["excess"]) == 3
+    assert "N5 (random initialisation" in (cut / "report.html").read_text()
 
 
 def test_ctrl_c_says_how_to_go_on(folder: Path, tmp_path: Path, environment: dict[str, str]) -> None:
@@ -179,8 +198,9 @@ def test_bad_input_is_one_line_and_exit_code_two(
 ) -> None:
     code, errors = invoke("analyze", folder, "--out", tmp_path / "run", "--quiet", *options, capsys=capsys)
     assert code == 2
-    assert message in errors
-    assert len(errors.strip().splitlines()) == 1
+    first, *more = errors.strip().splitlines()
+    assert message in first
+    assert more == (["see docs/jacobians.md"] if message.startswith("operator") else [])
     assert "Traceback" not in errors
 
 

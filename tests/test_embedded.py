@@ -5,11 +5,13 @@ import json
 import socket
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import transformers
 import xarray
 
 import jaxdyn
@@ -44,6 +46,19 @@ def test_it_is_the_model_of_its_readme(model: Model) -> None:
     assert 1.5e6 < count < 3e6
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(model.params))
     assert jaxdyn.load(embedded.FOLDER).weights_hash == model.weights_hash
+
+
+def test_its_tokenizer_is_the_one_that_transformers_would_choose(model: Model) -> None:
+    chosen: Any = transformers.AutoTokenizer.from_pretrained(str(embedded.FOLDER), local_files_only=True)
+    tokenizer: Any = model.tokenizer
+    assert tokenizer is not None
+    assert type(tokenizer) is type(chosen)
+    assert (tokenizer.bos_token_id, tokenizer.eos_token_id) == (chosen.bos_token_id, chosen.eos_token_id)
+    assert tokenizer.get_vocab() == chosen.get_vocab()
+    texts = [*read_texts(embedded.PROMPTS), "  naïve\t日本 <|endoftext|> 0.5\n"]
+    assert model.encode(texts) == [chosen.encode(text) for text in texts]
+    ids = [[number] for number in range(model.architecture.vocab)]
+    assert tokenizer.batch_decode(ids) == chosen.batch_decode(ids)
 
 
 def test_what_it_adds_to_the_wheel_is_below_8_mb() -> None:

@@ -42,7 +42,7 @@ def check(argument: str, got: str, allowed: tuple[str, ...]) -> None:
     """Raise `InputError` unless `got` is one of the allowed names."""
     if got not in allowed:
         msg = f"{argument}: got {got!r}; allowed {', '.join(map(repr, allowed))}"
-        raise InputError(msg)
+        raise InputError(msg, page="docs/jacobians.md" if argument in ("operator", "derivative") else None)
 
 
 def check_part(part: str, operator: str) -> None:

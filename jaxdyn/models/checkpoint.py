@@ -45,7 +45,7 @@ def refuse_pickle(path: Path) -> None:
     """Raise an ``InputError`` if the path names a pickle file."""
     if path.suffix in PICKLES:
         msg = f"model: got {path}, a pickle file, which can run code when read; give a folder with safetensors weights"
-        raise InputError(msg)
+        raise InputError(msg, page="docs/models.md")
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:
@@ -68,7 +68,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     if not index.is_file():
         found = found_instead(folder)
         msg = f"model: found {found} in {folder}; need {SINGLE} or {INDEX}: convert the weights to safetensors"
-        raise InputError(msg)
+        raise InputError(msg, page="docs/models.md")
     shards = shards_of(index)
     missing = [name for name in shards if not (folder / name).is_file()]
     if missing:

@@ -68,7 +68,7 @@ def fetch_weights(name: str, folder: Path, commit: str) -> None:
     _ask(at, lambda: huggingface_hub.snapshot_download(name, revision=commit, allow_patterns=patterns))
     if not any((folder / file).is_file() for file in files):
         msg = f"{at}: found {_found_instead(name, commit)} on the hub; choose a revision or a model with safetensors"
-        raise InputError(msg)
+        raise InputError(msg, page="docs/models.md")
 
 
 def fetch_entries(name: str, folder: Path, commit: str) -> dict[str, Entry]:
@@ -80,7 +80,7 @@ def fetch_entries(name: str, folder: Path, commit: str) -> dict[str, Entry]:
             header = _ask(at, lambda file=file: api.parse_safetensors_file_metadata(name, file, revision=commit))
         except _Absent:
             msg = f"{at}: found no {file}, but {_found_instead(name, commit)} on the hub; choose one with safetensors"
-            raise InputError(msg) from None
+            raise InputError(msg, page="docs/models.md") from None
         found = {key: Entry(t.dtype, tuple(t.shape), *t.data_offsets) for key, t in header.tensors.items()}
         check_dtypes(found, file)
         entries |= found

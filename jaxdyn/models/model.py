@@ -2,14 +2,14 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding
+from jax.sharding import NamedSharding, Sharding
 from jax.typing import ArrayLike
 
 from jaxdyn.errors import InputError
@@ -198,9 +198,19 @@ class Model:
         params = jax.tree.map(lambda leaf: leaf.astype(dtype), self.params)
         return dataclasses.replace(self, params=params)
 
+    def outline(self) -> "Model":
+        """Return the model without its weights, their shapes in their place: enough for ``encode``, ``initialised``."""
+        params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), self.params)
+        return dataclasses.replace(self, params=params)
+
     def initialised(self, seed: int) -> "Model":
-        """Return the same architecture and tokenizer with random parameters of the same dtype, by the family's rule."""
-        random = random_model(self.architecture, seed=seed, dtype=self.params["embed"]["tokens"].dtype.name)
+        """Return the same architecture and tokenizer with random parameters of the same dtype, by the family's rule.
+
+        They are drawn on the device, leaf by leaf, and split over the mesh that the model's own are split over.
+        """
+        dtype = self.params["embed"]["tokens"].dtype.name
+        placed = {path: leaf.sharding for path, leaf in parameters.flatten(self.params).items()} if self.mesh else None
+        random = random_model(self.architecture, seed=seed, dtype=dtype, shardings=placed)
         source = f"{self.source} (random initialisation, seed {seed})"
         return dataclasses.replace(random, source=source, tokenizer=self.tokenizer, stop_ids=self.stop_ids)
 
@@ -211,7 +221,9 @@ class Model:
         return self.tokenizer
 
 
-def random_model(arch: Architecture, *, seed: int, dtype: str = "float32") -> Model:
+def random_model(
+    arch: Architecture, *, seed: int, dtype: str = "float32", shardings: Mapping[str, Sharding] | None = None
+) -> Model:
     """Return a model with random parameters, drawn by its family's own rule.
 
     Parameters
@@ -222,15 +234,18 @@ def random_model(arch: Architecture, *, seed: int, dtype: str = "float32") -> Mo
         Seed of the draws.
     dtype
         Dtype of the parameters.
+    shardings
+        Where each parameter goes, by its path; None is jax's own choice of one device.
 
     Returns
     -------
     Model
         Without tokenizer; ``weights_hash`` is that of the drawn parameters.
     """
-    params = parameters.initialise(arch, seed, dtype=dtype)
+    params = parameters.initialise(arch, seed, dtype=dtype, shardings=shardings)
     digest = hashlib.sha256()
     for path, leaf in sorted(parameters.flatten(params).items()):
         digest.update(f"{path} {leaf.dtype.name} {leaf.shape} ".encode())
-        digest.update(np.ascontiguousarray(leaf).tobytes())
+        for piece in leaf if path.startswith("blocks/") else (leaf,):  # jax keeps a host copy of what is read whole
+            digest.update(np.ascontiguousarray(piece).tobytes())
     return Model(arch, params, None, f"random {arch.family}, seed {seed}", None, digest.hexdigest())

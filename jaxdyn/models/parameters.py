@@ -6,11 +6,13 @@ The layout is a flat table path -> shape, the single source for loading, initial
 
 import math
 import zlib
+from collections.abc import Mapping
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Sharding
 from jax.typing import DTypeLike
 
 from jaxdyn.models.architecture import Architecture
@@ -103,7 +105,13 @@ def flatten(params: Params, prefix: str = "") -> dict[str, jax.Array]:
     return flat
 
 
-def initialise(arch: Architecture, seed: int, *, dtype: DTypeLike = "float32") -> dict:
+def initialise(
+    arch: Architecture,
+    seed: int,
+    *,
+    dtype: DTypeLike = "float32",
+    shardings: Mapping[str, Sharding] | None = None,
+) -> dict:
     """Draw random parameters by the family's rule.
 
     Matrices and embeddings: normal(0, ``initializer_range``), divided by sqrt(2 L) for the two maps that write to the
@@ -118,6 +126,8 @@ def initialise(arch: Architecture, seed: int, *, dtype: DTypeLike = "float32") -
         Non-negative integer; the same seed gives the same numbers in every dtype (drawn in float32, then cast).
     dtype
         Dtype of the parameters.
+    shardings
+        Where each leaf goes, by its path; None is jax's own choice of one device.
 
     Returns
     -------
@@ -139,6 +149,8 @@ def initialise(arch: Architecture, seed: int, *, dtype: DTypeLike = "float32") -
             flat[path] = _normal(own_key, jnp.float32(deviation), shape, jnp.dtype(dtype))
         if path.startswith("blocks/"):
             flat[path] = _padded(arch, path, flat[path])
+        if shardings is not None:  # at once: one device need not hold more than one leaf
+            flat[path] = jax.device_put(flat[path], shardings[path])
     return nest(flat)
 
 

@@ -122,7 +122,7 @@ def architecture_of(config: Config) -> Architecture:
         msg = (
             f"model: config.json has {named}, supported families are {', '.join(sorted(FAMILIES))}; choose one of those"
         )
-        raise InputError(msg)
+        raise InputError(msg, page="docs/models.md")
     for field in ("quantization_config", "compression_config"):
         if config.get(field) is not None:
             method = config[field].get("quant_method") if isinstance(config[field], Mapping) else None
@@ -131,7 +131,7 @@ def architecture_of(config: Config) -> Architecture:
                 f"model: config.json has a {named}; quantised weights are not supported, only float64, float32, "
                 "float16 and bfloat16: use the original model"
             )
-            raise InputError(msg)
+            raise InputError(msg, page="docs/models.md")
     read = Recorded(config)
     arch = FAMILIES[kind].architecture(read)
     read.refuse_unread()

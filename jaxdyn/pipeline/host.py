@@ -60,7 +60,9 @@ class _Layout:
     def write(self, leaves: list[jax.Array]) -> dict[str, jax.Array]:
         """Join the leaves of each dtype."""
         names = [dtype.name for dtype in self.dtypes]
-        joined = {name: [jnp.ravel(x) for x, own in zip(leaves, names, strict=True) if own == name] for name in names}
+        joined: dict[str, list[jax.Array]] = {}
+        for name, leaf in zip(names, leaves, strict=True):
+            joined.setdefault(name, []).append(jnp.ravel(leaf))
         return {name: jnp.concatenate(parts) for name, parts in joined.items()}
 
     def read(self, vectors: dict[str, np.ndarray]) -> Any:
@@ -79,7 +81,7 @@ def _compiled(function, structure, shapes, static):
     """Compile for the host ahead of time: jax's context settings are per thread and would not reach the workers."""
     host = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
     like = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(shape, dtype, sharding=host) for shape, dtype in shapes])
-    bound = partial(function, **dict(static))
+    bound = jax.jit(partial(function, **dict(static)), inline=True)  # traced once, for its shapes and its program
     leaves, result = jax.tree.flatten(jax.eval_shape(bound, like))
     layout = _Layout(result, tuple(leaf.shape for leaf in leaves), tuple(np.dtype(leaf.dtype) for leaf in leaves))
     program = jax.jit(lambda sample: layout.write(jax.tree.leaves(bound(sample))))

@@ -1,22 +1,20 @@
 """The whole run: samples into units, units into the store, averages at the end; killed at any point, it goes on."""
 
 import dataclasses
-import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xarray as xr
 import yaml
-from jaxdyn_kernels import Status, cores
+from jaxdyn_kernels import Status, cores, single_threaded_blas
 
 from jaxdyn import provenance
 from jaxdyn.activations import Prompts, tokenise
 from jaxdyn.models.model import Model
-from jaxdyn.store import Store, StoreError, open_results, start
+from jaxdyn.store import Store, StoreError, start
 
 from .averaged import averaged_groups
 from .layout import make_schema
@@ -59,46 +57,6 @@ class Outcome:
         return f"{self.samples} samples, {self.matrices} matrices, {verdict}; {spent}"
 
 
-def analyze(
-    model: Model,
-    texts: Sequence[str] | str,
-    *,
-    out: str | Path | None = None,
-    resume: bool = False,
-    **settings: Any,
-) -> xr.Dataset:
-    """Measure the spectra of a model's blocks over texts, each measure beside its null.
-
-    Parameters
-    ----------
-    model : from `load`.
-    texts : prompts; one string is one prompt.
-    out : folder for `results.zarr` and `config.yaml`; None keeps nothing on disk.
-    resume : go on with the store in `out`, which must have been made with the same settings.
-    **settings : fields of `Settings` (operator, derivative, tokens, layers, parts, draws, seed, ...).
-
-    Returns
-    -------
-    xarray.Dataset (part, layer, sample, ...), in memory: what the command line stores. The averaged Jacobian, the
-    running products and the relative metric are groups of the store: `open_tree(out / "results.zarr")`.
-
-    Raises
-    ------
-    InputError : what cannot be read or run. StoreError : a store that is in the way, or of other settings.
-
-    Notes
-    -----
-    Cost a matrix: a Schur form, two singular value decompositions and the eigenvectors, about 60 n^3 operations; the
-    null N1 costs `draws` times as much. Source: methods.md 1.1-1.8.
-    """
-    prompts = [texts] if isinstance(texts, str) else list(texts)
-    given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in settings.items()}
-    chosen = Settings(**given)
-    with tempfile.TemporaryDirectory() as scratch:
-        outcome = run(model, prompts, chosen, out=Path(out or scratch), resume=resume, progress=Progress(enabled=False))
-        return open_results(outcome.store).load()
-
-
 def run(
     model: Model,
     texts: list[str],
@@ -108,29 +66,36 @@ def run(
     resume: bool,
     progress: Progress,
     origin: Mapping[str, str] | None = None,
+    name: str = STORE,
+    title: str = "",
 ) -> Outcome:
-    """Run an analysis into `out/results.zarr`; the command line's form of `analyze`.
+    """Run an analysis into `out/name`; the command line's form of `analyze`.
 
     `origin` is kept with a new store's provenance: `command` (the command line), `corpus` (where the texts are from).
+    `title` precedes the names of the stages that are shown.
     """
     seconds = {}
     clock = time.perf_counter()
     layers = settings.resolved_layers(model.architecture)
     prompts = tokenise(model, texts, max_tokens=settings.max_tokens)
     samples = make_samples(prompts, tokens=settings.tokens, unit=settings.unit)
-    store = open_store(model, texts, settings, prompts, samples, layers, out=out, resume=resume, origin=origin)
+    store = open_store(
+        model, texts, settings, prompts, samples, layers, out=out, resume=resume, origin=origin, name=name
+    )
     if not store.complete:
         done = store.done_units()
         per_unit = len(layers)
         before = sum(len(samples.members(unit)) for unit in done) * per_unit
-        with progress.stage("blocks x samples", samples.count * per_unit, done=before) as tick:
+        with progress.stage(f"{title}blocks x samples", samples.count * per_unit, done=before) as tick:
             for unit in range(samples.units):
                 if unit not in done:
                     _store_unit(store, unit, run_unit(model, settings, samples, layers, unit, tick))
         seconds["units"] = time.perf_counter() - clock
         clock = time.perf_counter()
-        with progress.stage("averaged blocks", len(layers)) as tick:
-            store.finish(averaged_groups(store, model, settings, layers, tick))
+        with progress.stage(f"{title}averaged blocks", len(layers)) as tick:
+            with single_threaded_blas():  # matrices come singly here: BLAS's threads would wait more than they work
+                groups = averaged_groups(store, model, settings, layers, tick)
+            store.finish(groups)
         seconds["averages"] = time.perf_counter() - clock
     counted = [part != "update" or "block" not in settings.parts for part in settings.parts]
     status = store.read_all(["status"])["status"][counted]
@@ -164,6 +129,7 @@ def open_store(
     out: Path,
     resume: bool,
     origin: Mapping[str, str] | None = None,
+    name: str = STORE,
 ) -> Store:
     """Create or reopen the store, with everything in its settings that two runs of the same bits must share."""
     fixed = {
@@ -187,8 +153,10 @@ def open_store(
         **(origin or {}),
     )
     store = start(
-        out / STORE, make_schema(model, settings, samples, layers), fixed, provenance=informative, resume=resume
+        out / name, make_schema(model, settings, samples, layers), fixed, provenance=informative, resume=resume
     )
+    if name != STORE:
+        return store
     config = {"model": model.source, "revision": model.revision, **fixed, "provenance": informative}
     try:
         (out / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))

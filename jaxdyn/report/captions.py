@@ -77,6 +77,11 @@ def energy_captions(sources: "Sequence[Source]") -> str:
     return _labelled([(source.tag, energy_caption(source.tree)) for source in sources])
 
 
+def initial_captions(sources: "Sequence[Source]", mark: str) -> str:
+    """Say what N5 is and how many seeds it has in each of the stores; `mark` says how it is drawn."""
+    return _labelled([(source.tag, source.init.caption(mark) if source.init else "") for source in sources])
+
+
 def failure_captions(sources: "Sequence[Source]") -> str:
     """Say how many decompositions failed in each of the stores."""
     return _labelled([(source.tag, failure_caption(source.root)) for source in sources])

@@ -6,6 +6,7 @@ import numpy as np
 
 from . import captions
 from .chart import EXCESS, RAW, Chart, Panel, Series
+from .initial import Level, level
 from .profiles import PART_TITLES, Profile, available_parts, profile
 from .source import Source, differences
 
@@ -27,6 +28,8 @@ MARKS = {
     "N1": "grey band, mean ± 2 sd over draws (in the excess view around 0)",
     "N0": "thin dashed line",
 }
+
+MARK_N5 = "dotted line, mean over the seeds, and coloured band, where one more seed is expected with 95 %"
 
 
 def depth_chart(sources: Sequence[Source], *, measures: Sequence[str] = PROFILES) -> Chart:
@@ -50,19 +53,15 @@ def depth_chart(sources: Sequence[Source], *, measures: Sequence[str] = PROFILES
                 units, rungs = shown.units, rungs | shown.nulls.keys()
                 name = source.suffix
                 series += _series(shown, name, number)
-                if source.init is not None and measure in source.init:
-                    series += _at_init(profile(source.init, measure, part), name, number)
+                series += _at_init(source, shown, name, number)
             titled = shown.title if units in ("", "1") else f"{shown.title} ({units})"
             panels.append(Panel(measure, titled, "layer", group=part, series=tuple(series)))
-    init = any(source.init is not None for source in sources)
     caption = captions.join(
         captions.data_captions(sources),
         differences(sources),
         captions.INTERVAL,
         captions.null_caption(first.root, rungs, MARKS),
-        "N5 (random initialisation, same operator and prompts): dotted line with its interval; one seed."
-        if init
-        else "",
+        captions.initial_captions(sources, MARK_N5),
         "Depth profiles are descriptive.",
         captions.energy_captions(sources),
         captions.failure_captions(sources),
@@ -94,9 +93,20 @@ def _series(shown: Profile, name: str, store: int) -> list[Series]:
     return series
 
 
-def _at_init(shown: Profile, name: str, store: int) -> list[Series]:
-    label = f"N5, initialisation{name}"
-    series = [Series(label, "N5", shown.layer, shown.mean, shown.low, shown.high, RAW, store)]
-    if null := shown.nulls.get("N1"):
-        series.append(Series(f"{label} less N1", "N5", shown.layer, null.excess, null.low, null.high, EXCESS, store))
-    return series
+def _at_init(source: Source, shown: Profile, name: str, store: int) -> list[Series]:
+    """N5 of one measure, and of its excess over N1, which the random model has too."""
+    label, found = f"N5, initialisation{name}", []
+    own = level(source.init, source.root, shown.measure, shown.part)
+    if own is not None:
+        found.append((label, own, RAW))
+    if "N1" in shown.nulls:
+        rung = source.root["rung"].values.tolist().index("N1")
+        own = level(source.init, source.root, f"{shown.measure}_excess", shown.part, rung=rung)
+        if own is not None:
+            found.append((f"{label} less its N1", own, EXCESS))
+    return [band(label, one, shown.layer, view, store) for label, one, view in found]
+
+
+def band(label: str, shown: Level, x: np.ndarray, view: str, store: int) -> Series:
+    """Return the mean over the seeds with the band of one more."""
+    return Series(label, "N5", x, shown.mean, shown.low, shown.high, view, store)

@@ -26,7 +26,7 @@ LINES = {
     "N3": {"linestyle": "-.", "linewidth": 1.4},
     "N5": {"linestyle": ":", "marker": "^", "markersize": 3, "linewidth": 1.2},
 }
-"""How a line of each role is drawn; N1 is a band."""
+"""How a line of each role is drawn; N1 is a band, N5 has one."""
 
 
 def draw(chart: Chart, *, view: str = RAW, groups: tuple[str, ...] = (), columns: int = 4) -> Figure:
@@ -122,7 +122,11 @@ def _lines(ax: Axes, series: list[Series], *, log: bool) -> None:
             _band(ax, one, tint)
             continue
         style = LINES[one.role] | {"linewidth": LINES[one.role]["linewidth"] * width}
-        if one.low is not None and one.high is not None:
+        if one.role == "N5" and one.low is not None:  # its spread is a null's: a band, and no label of its own
+            x, low, high = _wide(one.x, one.low, one.high)
+            ax.fill_between(x, low, high, color=tint, alpha=0.12 if one.store else 0.2, linewidth=0)
+            ax.plot(one.x, one.y, color=tint, label=one.label, **style)
+        elif one.low is not None and one.high is not None:
             half = np.where(np.isfinite(one.high), one.high - one.y, 0.0)
             ax.errorbar(one.x, one.y, half, color=tint, elinewidth=1.2, label=one.label, **style)
         else:

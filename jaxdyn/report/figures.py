@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import xarray as xr
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
 from .averaged import direction_chart, energy_chart, pseudospectra_chart
@@ -78,15 +80,22 @@ def save_all(
     drawn = charts(sources) if drawn is None else drawn
     written = []
     for name, figure in draw_all(drawn).items():
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")  # it is laid out: the second format need not do it again
-        for ending in formats:
-            file = Path(folder) / f"{name}.{ending}"
-            figure.savefig(file, dpi=DPI, metadata={"Date": None} if ending == "svg" else None)
-            written.append(file)
-    card = Path(folder) / "card.png"
-    draw_card(drawn[0], sources).savefig(card, dpi=100)
-    return [*written, card]
+        written += _save(figure, [Path(folder) / f"{name}.{ending}" for ending in formats])
+    return [*written, *_save(draw_card(drawn[0], sources), [Path(folder) / "card.png"], dpi=100)]
+
+
+def _save(figure: Figure, files: list[Path], *, dpi: int = DPI) -> list[Path]:
+    """Lay a figure out once and draw it once a file; `Figure.savefig` would draw it twice each time."""
+    if engine := figure.get_layout_engine():
+        engine.execute(figure)
+        figure.set_layout_engine("none")
+    for file in files:
+        figure.dpi = dpi  # an SVG leaves its own behind
+        if file.suffix == ".png":
+            FigureCanvasAgg(figure).print_png(file)
+        else:
+            FigureCanvasSVG(figure).print_svg(file, metadata={"Date": None})
+    return files
 
 
 def depth_profiles(tree: xr.DataTree, *, measures: Sequence[str] = PROFILES, excess: bool = False) -> Figure:

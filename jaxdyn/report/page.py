@@ -129,6 +129,12 @@ def _notes(sources: Sequence[Source]) -> list[str]:
                 + f" is not finished: {done} of {total} samples are done, and the averages over all samples "
                 "are missing. Repeat its command with --resume."
             )
+        if source.init and len(source.init.seeds) < source.init.wanted:
+            notes.append(
+                (f"{source.tag}: of" if source.tag else "Of")
+                + f" the random initialisations (N5) {len(source.init.seeds)} of {source.init.wanted} are done. Repeat "
+                "the command with --resume."
+            )
     return [note for note in (*notes, differences(sources)) if note]
 
 

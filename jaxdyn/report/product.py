@@ -1,12 +1,15 @@
 """Stage 7 of 7: the data of the bottleneck figure: rank of the running product of blocks, beside its laws."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import xarray as xr
 
 from . import captions
 from .chart import Chart, Panel, Series
+from .depth import MARK_N5, band
+from .initial import product_level
 from .source import Source, differences
 
 MEASURES = ("effective_rank", "participation_ratio")
@@ -16,10 +19,8 @@ MAX_PROMPTS = 200
 LAWS = {"free_product_": ("N3", "free-product law (N3)"), "ginibre_": ("N0", "Ginibre (N0)")}
 """Analytic lines: prefix of the variable, role, label."""
 
-BEYOND = (
-    "Rungs N2 (rotated layers) and N5 (random initialisation) are not shown: the course with depth is not attributed "
-    "to alignment between layers or to training."
-)
+BEYOND = "{} not shown: the course with depth is not attributed to {}."
+ROTATED, INITIAL = "N2 (rotated layers)", "N5 (random initialisation)"
 
 
 def product_chart(sources: Sequence[Source]) -> Chart | None:
@@ -34,7 +35,11 @@ def product_chart(sources: Sequence[Source]) -> Chart | None:
         series = []
         for number, source, group in kept:
             name = source.suffix
-            series += _fan(source, group, measure, number) + _curves(group, measure, name, number)
+            series += _fan(source, group, measure, number)
+            if (at_init := product_level(source, group, measure)) is not None:
+                drawn = band(f"N5, initialisation{name}", at_init, group["depth"].values, "", number)
+                series.append(replace(drawn, low=np.maximum(at_init.low, 1.0)))  # a rank is no less
+            series += _curves(group, measure, name, number)
         panels.append(Panel(measure, measure.replace("_", " "), "blocks multiplied", series=tuple(series), log=True))
     for _, source, group in kept:
         truncate = captions.setting(source.root, "truncate")
@@ -54,7 +59,8 @@ def product_chart(sources: Sequence[Source]) -> Chart | None:
             kept[0][1].root, {"N1"} if has_n1 else set(), {"N1": "grey band, factors replaced, mean ± 2 sd"}
         ),
         *dict.fromkeys(laws),
-        BEYOND,
+        captions.initial_captions(sources, MARK_N5),
+        _beyond(panels),
         captions.energy_captions(sources),
         captions.failure_captions(sources),
     )
@@ -63,6 +69,13 @@ def product_chart(sources: Sequence[Source]) -> Chart | None:
         "free-product and Ginibre lines, not against the width."
     )
     return Chart("bottleneck", "Rank of the running product of blocks", "lines", caption, tuple(panels), (), lead)
+
+
+def _beyond(panels: Sequence[Panel]) -> str:
+    """Say which rungs that would explain the course are missing."""
+    if any(one.role == "N5" for panel in panels for one in panel.series):
+        return BEYOND.format(f"Rung {ROTATED} is", "alignment between layers")
+    return BEYOND.format(f"Rungs {ROTATED} and {INITIAL} are", "alignment between layers or to training")
 
 
 def _finished(source: Source) -> xr.Dataset | None:

@@ -4,11 +4,12 @@ Only averages over the samples of stored numbers; no measure and no null is comp
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Float, Int
-from scipy import stats
+from scipy.special import stdtrit
 
 from jaxdyn.errors import InputError
 
@@ -102,7 +103,7 @@ def done_samples(tree: xr.DataTree) -> xr.Dataset:
     done = np.asarray(root["done"].values)
     if not done.any():
         msg = "the store holds no finished sample yet; finish the run (--resume) before asking for its report"
-        raise InputError(msg)
+        raise InputError(msg, page="docs/report.md")
     rows = np.flatnonzero(done)
     whole = rows[-1] - rows[0] + 1 == len(rows)  # a slice leaves large arrays where they are
     root = root.isel(sample=slice(int(rows[0]), int(rows[-1]) + 1) if whole else rows)
@@ -124,30 +125,22 @@ def profile(root: xr.Dataset, measure: str, part: str, *, pooled: bool = False) 
     measure, part : which numbers.
     pooled : average over the layers first, sample by sample: one row, of layer -1.
     """
-    wanted = [
-        name for name in (measure, *(f"{measure}_{kind}" for kind in ("null", "null_sd", "excess"))) if name in root
-    ]
-    selected = root[wanted].sel(part=part)
-
-    def read(array):
-        values = np.asarray(array.transpose("layer", "sample").values, dtype=np.float64)
-        return _mean(values.T)[None] if pooled else values
-
-    values, article = read(selected[measure]), np.asarray(root["article"].values)
+    read = partial(values_of, root, part=part, pooled=pooled)
+    values, article = read(measure), np.asarray(root["article"].values)
     mean, low, high = interval(values, article)
     nulls = {}
-    for rung in root["rung"].values.tolist() if f"{measure}_null" in root else []:
-        mean_null = _mean(read(selected[f"{measure}_null"].sel(rung=rung)))
-        each = read(selected[f"{measure}_excess"].sel(rung=rung))
+    for index, rung in enumerate(root["rung"].values.tolist() if f"{measure}_null" in root else []):
+        mean_null = finite_mean(read(f"{measure}_null", rung=index))
+        each = read(f"{measure}_excess", rung=index)
         drawn = f"{measure}_null_sd" in root  # a closed form alone has no spread
-        sd = _mean(read(selected[f"{measure}_null_sd"].sel(rung=rung))) if drawn else np.zeros_like(mean_null)
+        sd = finite_mean(read(f"{measure}_null_sd", rung=index)) if drawn else np.zeros_like(mean_null)
         null = Null(mean_null, sd, *interval(each, article), split_floor(each, article))
         if np.isfinite(null.mean).any():
             nulls[rung] = null
     return Profile(
         measure=measure,
         part=part,
-        units=str(root[measure].attrs.get("units", "1")),
+        units=str(root.variables[measure].attrs.get("units", "1")),
         layer=np.array([-1]) if pooled else np.asarray(root["layer"].values),
         mean=mean,
         low=low,
@@ -155,6 +148,14 @@ def profile(root: xr.Dataset, measure: str, part: str, *, pooled: bool = False) 
         count=np.isfinite(values).sum(axis=1),
         nulls=nulls,
     )
+
+
+def values_of(root: xr.Dataset, name: str, part: str, *, pooled: bool = False, **at: int) -> Float[np.ndarray, "L S"]:
+    """Read one variable of one part as (L, S); `at` indexes its other dimensions, `pooled` averages over layers."""
+    stored = root.variables[name]  # without its coordinates: a report reads thousands of pieces
+    index = {"part": root["part"].values.tolist().index(part), **at}
+    values = stored.isel(index).transpose("layer", "sample").values.astype(np.float64)
+    return finite_mean(values.T)[None] if pooled else values
 
 
 def interval(
@@ -173,7 +174,7 @@ def interval(
     -------
     mean, low, high : (L,); low and high are NaN with fewer than two articles.
     """
-    mean = _mean(values)
+    mean = finite_mean(values)
     finite = np.isfinite(values)
     residual = np.where(finite, values - mean[:, None], 0.0)
     order = np.argsort(article, kind="stable")
@@ -181,7 +182,7 @@ def interval(
     clusters = (np.add.reduceat(finite[:, order].astype(int), starts, axis=1) > 0).sum(axis=1)
     squares = (np.add.reduceat(residual[:, order], starts, axis=1) ** 2).sum(axis=1)
     enough = np.where(clusters > 1, clusters, 2)
-    half = stats.t.ppf((1 + CONFIDENCE) / 2, enough - 1) * np.sqrt(squares * enough / (enough - 1))
+    half = stdtrit(enough - 1, (1 + CONFIDENCE) / 2) * np.sqrt(squares * enough / (enough - 1))
     half = np.where(clusters > 1, half / np.maximum(finite.sum(axis=1), 1), np.nan)
     return mean, mean - half, mean + half
 
@@ -190,10 +191,10 @@ def split_floor(values: Float[np.ndarray, "L S"], article: Int[np.ndarray, " S"]
     """Half the absolute difference between the means over every other article (N6); NaN where a half is empty."""
     _, number = np.unique(article, return_inverse=True)
     even = number % 2 == 0
-    return np.abs(_mean(values[:, even]) - _mean(values[:, ~even])) / 2
+    return np.abs(finite_mean(values[:, even]) - finite_mean(values[:, ~even])) / 2
 
 
-def _mean(values):
+def finite_mean(values: Float[np.ndarray, "*L S"]) -> Float[np.ndarray, "*L"]:
     """Mean over the last axis of the finite values; NaN, without a warning, where there is none."""
     finite = np.isfinite(values)
     total, count = np.where(finite, values, 0.0).sum(axis=-1), finite.sum(axis=-1)

@@ -14,13 +14,14 @@ from jaxdyn.errors import InputError
 from jaxdyn.store import StoreError, open_tree
 
 from .captions import UNKNOWN, setting
+from .initial import Initial, open_initial
 from .profiles import done_samples
 
 FORMATS = ("png", "svg")
 """Endings of the figure files."""
 
-STORE, INIT = "results.zarr", "init.zarr"
-"""Names in the folder of a run: the store, and beside it one of the same prompts at random initialisation (N5)."""
+STORE = "results.zarr"
+"""Name in the folder of a run; beside it may lie `init.zarr`, the same run at random initialisation (N5)."""
 
 
 @dataclass(frozen=True)
@@ -34,14 +35,14 @@ class Source:
     label : what it is called; with two stores "A: ..." and "B: ...".
     tag : "A" or "B" in names of lines and panels where two stores are shown, else "".
     folder : where it lies; None for a tree that was handed over.
-    init : finished samples of the same model at random initialisation, where they exist.
+    init : the same run at random initialisation, where it was asked for.
     """
 
     tree: xr.DataTree
     root: xr.Dataset
     label: str = ""
     folder: Path | None = None
-    init: xr.Dataset | None = None
+    init: Initial | None = None
     tag: str = ""
 
     @property
@@ -63,7 +64,8 @@ class Source:
         """Say in one line how many samples are done."""
         total, done = self.tree.to_dataset().sizes["sample"], self.root.sizes["sample"]
         state = "complete" if done == total else "not finished"
-        return f"{self.label}: {done} of {total} samples done, {state}"
+        beside = f"; N5: {len(self.init.seeds)} of {self.init.wanted} seeds done" if self.init else ""
+        return f"{self.label}: {done} of {total} samples done, {state}{beside}"
 
     def group(self, name: str) -> xr.Dataset | None:
         """Return a group of the store that has data, else None (an unfinished run has no averages)."""
@@ -106,7 +108,7 @@ def open_sources(folders: Sequence[str | Path]) -> list[Source]:
     for place, name, tag, (tree, root) in zip(places, names, tags, found, strict=True):
         own = f"{name} ({place.parent.resolve().name})" if same else name
         label = f"{tag}: {own}" if tag else own
-        sources.append(Source(tree, root, label, place.parent, _init(place), tag))
+        sources.append(Source(tree, root, label, place.parent, open_initial(place.parent, root), tag))
     return sources
 
 
@@ -215,9 +217,4 @@ def _open(place: Path) -> tuple[xr.DataTree, xr.Dataset]:
         return tree, done_samples(tree)
     except InputError as error:
         msg = f"{place}: {error}"
-        raise StoreError(msg) from error
-
-
-def _init(place: Path) -> xr.Dataset | None:
-    beside = place.parent / INIT
-    return _open(beside)[1] if beside.exists() else None
+        raise StoreError(msg, page=error.page) from error

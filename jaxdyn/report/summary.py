@@ -10,10 +10,15 @@ from jaxdyn.measures import MEASURES
 
 from . import captions
 from .chart import numbers
+from .initial import Initial, level
 from .profiles import LARGE, PART_TITLES, TITLES, Profile, available_parts, profile
 from .source import Source, differences
 
 PARTS = ("block", "update", "attention", "mlp")
+MARK_N5 = (
+    "column N5, mean and sd over the seeds; less N5: measured less that mean, in the raw metric, with the 95 % "
+    "interval of both uncertainties, the spread of one seed and the articles; ▲: it leaves out 0"
+)
 METRICS = {"raw": "raw metric", "relative": "relative metric (norms divided out)"}
 
 
@@ -26,7 +31,8 @@ def summary(sources: Sequence[Source]) -> dict[str, Any]:
     "layers" : per store, block numbers; index 0 of every column is the mean over them, index k + 1 layer k.
     "measures" : key, title, definition, formula id and unit, and what N0 is.
     "values" : per store, metric, part and measure the columns mean, low, high, n0, n1, sd, excess, excessLow,
-        excessHigh, floor and out (whether the excess stands out, see `profiles.Null.stands_out`).
+        excessHigh, floor and out (whether the excess stands out, see `profiles.Null.stands_out`); with initialisations
+        n5, n5Sd, n5Excess, n5ExcessLow, n5ExcessHigh and n5Out (see `initial.Level`).
     "caption" : what to know.
     """
     first = sources[0].root
@@ -34,7 +40,10 @@ def summary(sources: Sequence[Source]) -> dict[str, Any]:
     values, layers = [], []
     for source in sources:
         layers.append(source.root["layer"].values.tolist())
-        by_metric = {metric: _by_part(root, measures) for metric, root in _metrics(source).items()}
+        by_metric = {
+            metric: _by_part(root, measures, source.init if metric == "raw" else None)
+            for metric, root in _metrics(source).items()
+        }
         values.append(by_metric)
     parts = [part for part in PARTS if part in values[0]["raw"]]
     rungs = set(first["rung"].values.tolist())
@@ -54,6 +63,7 @@ def summary(sources: Sequence[Source]) -> dict[str, Any]:
             if "N1" in rungs
             else captions.NO_N1,
             captions.null_caption(first, rungs, {"N0": "column N0", "N1": "column N1, mean ± sd of one draw"}),
+            captions.initial_captions(sources, MARK_N5),
             captions.energy_captions(sources),
             captions.failure_captions(sources),
         ),
@@ -79,10 +89,14 @@ def _metrics(source: Source) -> dict[str, xr.Dataset]:
     return found
 
 
-def _by_part(root: xr.Dataset, measures: list[str]) -> dict[str, dict[str, Any]]:
+def _by_part(root: xr.Dataset, measures: list[str], init: Initial | None) -> dict[str, dict[str, Any]]:
     present = [name for name in measures if name in root]
     return {
-        part: {name: _columns(profile(root, name, part, pooled=True), profile(root, name, part)) for name in present}
+        part: {
+            name: _columns(profile(root, name, part, pooled=True), profile(root, name, part))
+            | _initial_columns(root, init, name, part)
+            for name in present
+        }
         for part in available_parts(root, PARTS)
     }
 
@@ -99,6 +113,22 @@ def _columns(pooled: Profile, by_layer: Profile) -> dict[str, list]:
         columns |= {key: _joined([getattr(null, name) for null in nulls]) for key, name in named.items()}
         columns["out"] = np.concatenate([null.stands_out for null in nulls]).tolist()
     return columns
+
+
+def _initial_columns(root: xr.Dataset, init: Initial | None, name: str, part: str) -> dict[str, list]:
+    both = [level(init, root, name, part, pooled=pooled) for pooled in (True, False)]
+    kept = [one for one in both if one is not None]
+    if not kept:
+        return {}
+    named = {
+        "n5": "mean",
+        "n5Sd": "sd",
+        "n5Excess": "excess",
+        "n5ExcessLow": "excess_low",
+        "n5ExcessHigh": "excess_high",
+    }
+    columns = {key: _joined([getattr(one, name) for one in kept]) for key, name in named.items()}
+    return columns | {"n5Out": np.concatenate([one.stands_out for one in kept]).tolist()}
 
 
 def _described(root: xr.Dataset, name: str) -> dict[str, str]:

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from . import captions
+from .initial import Initial, Level, level
 from .profiles import PART_TITLES, Profile, available_parts, done_samples, profile
 
 COLUMNS = ("henrici_normalized", "complex_fraction", "mean_rotation_angle", "self_alignment", "effective_rank")
@@ -62,27 +63,34 @@ def by_layer(tree: xr.DataTree, *, measures: Sequence[str] = COLUMNS) -> Group:
     return Group(*tables, Text(note))
 
 
-def as_dict(tree: xr.DataTree) -> dict:
+def as_dict(tree: xr.DataTree, init: Initial | None = None) -> dict:
     """Give every measure the store has as JSON values: by part and measure, lists over layers; NaN becomes None.
 
     Returns
     -------
     {"layer": [...], "caption": str, "parts": {part: {measure: {"mean", "low", "high", "count", "nulls": {rung:
-    {"mean", "sd", "excess"}}}}}}; low and high bound the 95 % interval of the mean, articles as replicates.
+    {"mean", "sd", "excess"}}}}}}; low and high bound the 95 % interval of the mean, articles as replicates. With `init`
+    a measure's "initial" holds N5: "mean" and "sd" over the seeds, "low" and "high" of one more, "excess" with its
+    interval, "out" where that leaves out 0 (see `initial.Level`), and "seeds" beside "layer".
     """
     root = done_samples(tree)
     measures = [str(name)[: -len("_null")] for name in root.data_vars if str(name).endswith("_null")]
     measures = [name for name in measures if name in root and root[name].dims == ("part", "layer", "sample")]
     parts = {}
     for part in root["part"].values.tolist():
-        parts[part] = {measure: _plain(profile(root, measure, part)) for measure in measures}
+        parts[part] = {
+            measure: _plain(profile(root, measure, part)) | _initial(level(init, root, measure, part))
+            for measure in measures
+        }
     caption = captions.join(
         captions.data_caption(tree, root),
         captions.null_caption(root, set(root["rung"].values.tolist()), {"N0": "nulls.N0", "N1": "nulls.N1"}),
+        init.caption("initial") if init else "",
         captions.energy_caption(tree),
         captions.failure_caption(root),
     )
-    return {"layer": root["layer"].values.tolist(), "caption": caption, "parts": parts}
+    seeds = {"seeds": list(init.seeds)} if init else {}
+    return {"layer": root["layer"].values.tolist(), **seeds, "caption": caption, "parts": parts}
 
 
 def _parts(root):
@@ -147,6 +155,13 @@ def _plain(one: Profile) -> dict:
         for rung, null in one.nulls.items()
     }
     return {**numbers, "count": one.count.tolist(), "nulls": nulls}
+
+
+def _initial(found: Level | None) -> dict:
+    if found is None:
+        return {}
+    numbers = {name: _list(values) for name, values in vars(found).items()}
+    return {"initial": {**numbers, "out": found.stands_out.tolist()}}
 
 
 def _list(values):

@@ -106,7 +106,7 @@ def open_for_resume(path: str | Path, settings: Mapping) -> "Store":
             f"cannot resume {path} ({describe(path)}), its settings differ: {list_}. "
             "Repeat the run with the stored settings, or choose another --out"
         )
-        raise StoreError(msg)
+        raise StoreError(msg, page="docs/store.md")
     with reported(path, "open"):
         for leftover in (*path.rglob("*.partial"), *path.rglob(f"*{arrays.LOCK}")):
             leftover.unlink()

@@ -230,19 +230,6 @@ def test_two_stores_of_other_width_and_layers_overlay_and_say_so(results, tmp_pa
     ]  # fmt: skip
 
 
-def test_a_store_at_initialisation_beside_the_run_is_drawn_as_n5(results, tmp_path):
-    synthetic.write(tmp_path / "results.zarr", samples=4, unit_size=4, layers=3)
-    synthetic.write(tmp_path / "init.zarr", samples=4, unit_size=4, layers=3, seed=5)
-    _, data = page_of(tmp_path)
-    found = panel(data, "depth_profiles", "symmetry_gap", "block")
-    stored = store.open_tree(tmp_path / "init.zarr").to_dataset().sel(part="block")["symmetry_gap"]
-    np.testing.assert_allclose(line(found, "N5", "raw")["y"], stored.mean("sample", dtype=np.float64), rtol=1e-8)
-    assert "N5 (random initialisation" in data["charts"][0]["caption"]
-    assert not any(
-        one["role"] == "N5" for one in panel(page_of(results)[1], "depth_profiles", "symmetry_gap", "block")["series"]
-    )
-
-
 def test_folders_that_cannot_be_shown_are_refused(results, tmp_path):
     with pytest.raises(InputError, match=r"nothing at .*absent; give the --out folder"):
         source.open_sources([tmp_path / "absent"])

@@ -54,13 +54,16 @@ function linePanel(chart, panel, view, width, height, labelled) {
   return svg;
 }
 
+// The spread of a null is a band, that of a measurement bars; one seed of N5 has none.
+const banded = (one) => ["N1", "N5"].includes(one.role) && one.low && one.low.some(has);
+
 function drawLine(svg, one, xs, x, y) {
   const second = one.store ? " second" : "";
-  if (one.role === "N1" && one.low) {
+  if (banded(one)) {
     const edge = (side) => xs.map((value, i) => [x(value), y(number(one[side][i]))]);
     const wide = xs.length > 1 ? [edge("high"), edge("low").reverse()].flat() : [];
-    if (wide.length) svg.append(node("path", { class: `band${second}`, d: path(wide) + "Z", "--tint": tint(one) }));
-    else svg.append(node("rect", { class: `band${second}`, "--tint": tint(one), x: x(xs[0]) - 14, width: 28,
+    if (wide.length) svg.append(node("path", { class: `band ${one.role}${second}`, d: path(wide) + "Z", "--tint": tint(one) }));
+    else svg.append(node("rect", { class: `band ${one.role}${second}`, "--tint": tint(one), x: x(xs[0]) - 14, width: 28,
                                    y: y(one.high[0]), height: Math.max(0.5, y(one.low[0]) - y(one.high[0])) }));
   }
   const points = xs.map((value, i) => [x(value), y(number(one.y[i]))]);
@@ -70,7 +73,7 @@ function drawLine(svg, one, xs, x, y) {
   const marked = { measured: 3.4, means: 3, biased: 2.4, N5: 2.6 }[one.role];
   if (marked)
     points.forEach(([px, py], i) => {
-      if (one.low && one.role !== "N1" && has(one.low[i]) && has(one.high[i]))
+      if (one.low && !banded(one) && has(one.low[i]) && has(one.high[i]))
         svg.append(node("path", { class: "s", "--tint": tint(one), d: path([[px, y(one.low[i])], [px, y(one.high[i])]]) }));
       if (!Number.isFinite(py)) return;
       svg.append(one.role === "means"

@@ -42,7 +42,8 @@ function chartRows(chart) {
 }
 
 function tableRows(summary) {
-  const columns = ["mean", "low", "high", "n0", "n1", "sd", "excess", "excessLow", "excessHigh", "floor", "out"];
+  const columns = ["mean", "low", "high", "n0", "n1", "sd", "excess", "excessLow", "excessHigh", "floor", "out",
+    "n5", "n5Sd", "n5Excess", "n5ExcessLow", "n5ExcessHigh", "n5Out"];
   const rows = [["store", "metric", "part", "layer", "measure", ...columns]];
   summary.values.forEach((metrics, store) => {
     for (const [metric, parts] of Object.entries(metrics))
@@ -68,7 +69,7 @@ function key(chart, panels, view) {
     if (solid) svg.append(node("rect", { class: "bar", x: 2, y: 1, width: 22, height: 10 }));
     else if (["clouds", "field"].includes(chart.kind) || (chart.kind === "budget")) svg.append(node("circle", { class: "dot", cx: 13, cy: 6, r: 3.5 }));
     else {
-      if (one.role === "N1") svg.append(node("rect", { class: "band", x: 1, y: 1, width: 24, height: 10 }));
+      if (banded(one)) svg.append(node("rect", { class: `band ${one.role}`, x: 1, y: 1, width: 24, height: 10 }));
       svg.append(node("path", { class: `s ${one.role}`, d: "M2 6H24" }));
     }
     return svg;

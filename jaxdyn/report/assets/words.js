@@ -19,7 +19,8 @@ function measureTable(summary) {
   const draw = () => {
     const part = (summary.values[state.store][state.metric] || {})[state.part] || {};
     const i = +state.layer;
-    const names = ["measured", "N0", "N1 ± sd", "excess over N1 [95 %]", "floor"];
+    const trained = Object.values(part).some((v) => v.n5);
+    const names = ["measured", "N0", "N1 ± sd", "excess over N1 [95 %]", "floor", ...(trained ? ["N5 ± sd", "less N5 [95 %]"] : [])];
     const rows = summary.measures.filter((measure) => part[measure.key]).map((measure) => {
       const v = part[measure.key], at = (key) => (v[key] ? v[key][i] : null), out = v.out && v.out[i];
       const cells = [
@@ -29,6 +30,9 @@ function measureTable(summary) {
         [out ? "● " : "", shown(at("excess"), true, true), has(at("excessLow")) ? node("small", {}, ` [${shown(at("excessLow"), true, true)}, ${shown(at("excessHigh"), true, true)}]`) : null],
         [shown(at("floor"), false, true)],
       ];
+      if (trained) cells.push(
+        [shown(at("n5"), false, true), has(at("n5Sd")) ? node("small", {}, ` ±${shown(at("n5Sd"), false, true)}`) : null],
+        [v.n5Out && v.n5Out[i] ? "▲ " : "", shown(at("n5Excess"), true, true), has(at("n5ExcessLow")) ? node("small", {}, ` [${shown(at("n5ExcessLow"), true, true)}, ${shown(at("n5ExcessHigh"), true, true)}]`) : null]);
       const unit = measure.unit === "1" ? "" : `, ${measure.unit}`;
       return node("tr", { class: out ? "out" : false },
         node("th", { scope: "row" }, measure.title + unit, node("small", {}, measure.definition)),
