@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxdyn_kernels.threads import one_at_a_time_on_the_host
 from jaxtyping import Array, Float, Int
 
 from .errors import InputError
@@ -88,7 +89,7 @@ def step(product: Product, factor: Float[Array, "*batch n n"]) -> Product:
     moved = jnp.take_along_axis(moved, order[..., None, :], axis=-1)
     scale = jnp.take_along_axis(product.log_scale, order, axis=-1)
     right = jnp.take_along_axis(product.right, order[..., :, None], axis=-2)
-    left, triangle = jnp.linalg.qr(moved)
+    left, triangle = _qr(moved)
     log_scale, unit = _balance(triangle, scale)
     local = ROUNDING * float(jnp.finfo(factor.dtype).eps) * _sensitivity(triangle)
     error = jnp.take_along_axis(product.error, order, axis=-1) + local
@@ -107,7 +108,7 @@ def truncate(product: Product, rank: int) -> Product:
         msg = f"rank: got {rank}; allowed: 1 to {kept}, the rank of the product; leave it out to keep all directions"
         raise InputError(msg)
     scaled, top = _scaled(product.log_scale, product.right)
-    u, s, vh = jnp.linalg.svd(scaled, full_matrices=False)
+    u, s, vh = _svd(scaled)
     left = jnp.matmul(product.left, u[..., :, :rank], precision=HIGHEST)
     order = jnp.argsort(-product.log_scale, axis=-1)[..., :rank]
     error = jnp.max(jnp.take_along_axis(product.error, order, axis=-1), axis=-1, keepdims=True)
@@ -141,7 +142,7 @@ def log_singular_values(product: Product, *, method: Literal["svd", "jacobi"] = 
         return graded_singular_values(unit, log_scale)[0]
     failed = jnp.any(jnp.isnan(unit), axis=(-2, -1)) | jnp.any(jnp.isnan(log_scale), axis=-1)
     scaled, top = _scaled(log_scale, unit)
-    values = jnp.linalg.svd(jnp.where(failed[..., None, None], 0, scaled), compute_uv=False)
+    values = _singular_values(jnp.where(failed[..., None, None], 0, scaled))
     return jnp.where(failed[..., None], jnp.nan, jnp.log(values) + top)
 
 
@@ -222,6 +223,13 @@ def cumulative(
     return last, jnp.concatenate([log_singular_values(first, method=method)[None], values])
 
 
+# A batch that LAPACK takes whole would wait for the next one for ever (jaxdyn_kernels.threads, trap 3).
+_qr = one_at_a_time_on_the_host(lambda A: tuple(jnp.linalg.qr(A)))
+_svd = one_at_a_time_on_the_host(lambda A: tuple(jnp.linalg.svd(A, full_matrices=False)))
+_singular_values = one_at_a_time_on_the_host(lambda A: jnp.linalg.svd(A, compute_uv=False))
+_solve = one_at_a_time_on_the_host(lambda R, B: lax.linalg.triangular_solve(R, B, left_side=True))
+
+
 def _balance(triangle, scale):
     """Return log_scale and W with R diag(exp(scale)) = diag(exp(log_scale)) W, |w_ii| = 1; lost rows are unit rows."""
     diagonal = jnp.abs(jnp.diagonal(triangle, axis1=-2, axis2=-1))
@@ -244,14 +252,14 @@ def _core(product):
     columns = jnp.swapaxes(product.right, -1, -2)
     order = jnp.argsort(-(jnp.log(jnp.linalg.norm(columns, axis=-2)) + product.log_scale), axis=-1)
     columns = jnp.take_along_axis(columns, order[..., None, :], axis=-1)
-    triangle = jnp.linalg.qr(columns, mode="r")
+    _, triangle = _qr(columns)
     return _balance(triangle, jnp.take_along_axis(product.log_scale, order, axis=-1))
 
 
 def _sensitivity(triangle):
     """norm(R)_F norm(R^-1 e_i): how much a relative perturbation of C = QR moves its i-th direction, to first order."""
     eye = jnp.broadcast_to(jnp.eye(triangle.shape[-1], dtype=triangle.dtype), triangle.shape)
-    inverse = jax.scipy.linalg.solve_triangular(triangle, eye, lower=False)
+    inverse = _solve(triangle, eye)
     columns = jnp.sqrt(jnp.sum(inverse**2, axis=-2))
     size = jnp.sqrt(jnp.sum(triangle**2, axis=(-2, -1)))[..., None]
     return jnp.where(jnp.isnan(columns), jnp.inf, size * columns)

@@ -58,6 +58,22 @@ def one_at_a_time(function: Callable[..., Any]) -> Callable[..., Any]:
     return jax.custom_batching.sequential_vmap(function)
 
 
+def one_at_a_time_on_the_host(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a function of arrays [..., m, n], through LAPACK on the host, take one matrix after another there.
+
+    Elsewhere the batch stays whole. For programs with several such calls that XLA may run side by side (trap 3).
+    """
+    alone = one_at_a_time(function)
+
+    def in_turn(*arrays: Any) -> Any:
+        mapped = alone
+        for _ in range(arrays[0].ndim - 2):
+            mapped = jax.vmap(mapped)
+        return mapped(*arrays)
+
+    return lambda *arrays: jax.lax.platform_dependent(*arrays, cpu=in_turn, default=function)
+
+
 def spread(function: Callable[..., Any], A: Inexact[Array | np.ndarray, "*batch n n"], **static: Any) -> Any:
     """Apply a function of matrices to a batch on the host: one BLAS thread a matrix, the cores over the batch.
 

@@ -1,5 +1,8 @@
 from functools import partial
 
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -204,3 +207,15 @@ def test_batch_and_single_agree(rng):
 def test_method_is_checked(rng):
     with pytest.raises(ValueError, match="method: got 'qr'; allowed"):
         propagate.log_singular_values(propagate.start(jnp.eye(2)), method="qr")  # pyright: ignore[reportArgumentType]
+
+
+def test_a_batch_on_a_cpu_ends():
+    """LAPACK calls on whole batches, two of them at once, waited for each other for ever; so in a process of its own."""
+    code = """
+import jax
+jax.config.update("jax_enable_x64", True)
+from jaxdyn.propagate import cumulative
+print(cumulative(jax.random.normal(jax.random.key(1), (8, 16, 128, 128)) / 128**0.5)[1].shape)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=180, check=True)
+    assert done.stdout.strip() == "(8, 16, 128)"
