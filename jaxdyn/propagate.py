@@ -10,7 +10,6 @@ jit.
 import math
 from typing import Literal, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxdyn_kernels.threads import one_at_a_time_on_the_host

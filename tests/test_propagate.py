@@ -1,7 +1,6 @@
-from functools import partial
-
 import subprocess
 import sys
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -210,7 +209,7 @@ def test_method_is_checked(rng):
 
 
 def test_a_batch_on_a_cpu_ends():
-    """LAPACK calls on whole batches, two of them at once, waited for each other for ever; so in a process of its own."""
+    """Two LAPACK calls on whole batches waited for each other for ever; so this runs in a process of its own."""
     code = """
 import jax
 jax.config.update("jax_enable_x64", True)
