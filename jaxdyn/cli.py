@@ -5,10 +5,12 @@ decompose (their status says why); 130 interrupted, the store can be resumed.
 """
 
 import gc
+import importlib
 import json
 import os
 import shlex
 import sys
+import threading
 import traceback
 from pathlib import Path
 from typing import Annotated, Any
@@ -166,9 +168,9 @@ def analyze(
 
     from .pipeline.progress import Progress
     from .pipeline.run import run
-    from .report import page, tables
-    from .report.source import open_sources
 
+    # What draws the report is imported while LAPACK measures.
+    threading.Thread(target=importlib.import_module, args=("jaxdyn.report.page",), daemon=True).start()
     origin = {"command": shlex.join(["jaxdyn", *sys.argv[1:]]), "corpus": texts.name if texts else "--text"}
     with Progress(enabled=not quiet) as progress:
         where: dict[str, Any] = {"out": out, "resume": resume, "progress": progress, "origin": origin}
@@ -176,6 +178,9 @@ def analyze(
         if seeds:
             loaded = loaded.outline()  # lets go of the weights
             initial = run_init(loaded, prompts, settings, seeds, **where)
+        from .report import page, tables
+        from .report.source import open_sources
+
         sources = open_sources([out])
         tree = sources[0].tree
         with progress.stage("report and figures", 1) as advance:
