@@ -104,23 +104,24 @@ def _table(similarity, measure, n, top):
     node, weight = (jnp.asarray(column, similarity.dtype) for column in half_line())
     last = 0.45 * np.log(float(jnp.finfo(similarity.dtype).max))
 
-    def integral(own, integrand):
-        rate = jax.lax.stop_gradient(1 + (n - 1) * jnp.minimum(jnp.sum(measure * similarity / own), 1e6))
+    def integral(own, weights, integrand):
+        rate = jax.lax.stop_gradient(1 + (n - 1) * jnp.sum(weights * similarity / own))
         t = jnp.minimum(node / rate, last)
         return jnp.sum(weight / rate * integrand(t, jnp.exp(-t[:, None] * similarity / own)))
 
     def shell(j):
         own = jnp.where(similarity[j] > 0, similarity[j], 1.0)
         later = jnp.arange(similarity.size) > j
+        weights = jnp.where(later, measure, 0.0)
 
         def integrand(t, decay):
-            beyond = jnp.sum(jnp.where(later, measure * decay, 0.0), -1)
+            beyond = jnp.sum(weights * decay, -1)
             here = beyond + measure[j] * jnp.exp(-t)
             return here**n - beyond**n
 
-        return jnp.where(similarity[j] > 0, integral(own, integrand), 0.0)
+        return jnp.where(similarity[j] > 0, integral(own, weights, integrand), 0.0)
 
     p_s = jnp.sum(jax.lax.map(shell, jnp.arange(similarity.size)))
-    p_i = integral(top, lambda t, decay: jnp.exp(-t) * jnp.sum(measure * decay, -1) ** (n - 1))
+    p_i = integral(top, measure, lambda t, decay: jnp.exp(-t) * jnp.sum(measure * decay, -1) ** (n - 1))
     zero = jnp.sum(jnp.where(similarity == 0, measure, 0.0))  # nothing but these: all similarities are 0
     return p_s + zero**n / n, p_i
