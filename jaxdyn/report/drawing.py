@@ -25,6 +25,10 @@ LINES = {
     "N0": {"linestyle": "--", "linewidth": 0.9},
     "N3": {"linestyle": "-.", "linewidth": 1.4},
     "N5": {"linestyle": ":", "marker": "^", "markersize": 3, "linewidth": 1.2},
+    "front": {"linewidth": 1.2},
+    "linear": {"linestyle": "--", "linewidth": 1.2},
+    "rotated": {"linestyle": "-.", "marker": "v", "markersize": 3, "linewidth": 1.0},
+    "points": {"linestyle": "none", "marker": "o", "markersize": 3, "linewidth": 0},
 }
 """How a line of each role is drawn; N1 is a band."""
 
@@ -85,7 +89,7 @@ def draw_panel(ax: Axes, panel: Panel, kind: str, view: str = RAW) -> None:
     if kind in ("clouds", "field") and panel.window is not None:
         left, right, bottom, top = panel.window
         ax.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")
-    else:
+    elif kind != "plane":
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
     if panel.log:
         ax.set_yscale("log")

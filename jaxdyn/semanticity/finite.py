@@ -62,17 +62,22 @@ def front_of_set(
     """
     distance = np.asarray(distance)
     count = _check(distance, n, ties)
-    dtype = jnp.result_type(float)
-    inside = jnp.round(resolutions(distance, eps) * (count - 1)).astype(dtype)  # m_p
-    k = jnp.arange(n + 1, dtype=dtype)
-    for_s = _hypergeometric(k, inside[:, None], count - 1, n)
+    inside = jnp.round(resolutions(distance, eps) * (count - 1))  # m_p
+    p_s, p_i = _hypergeometric_front(inside, jnp.asarray(float(n)), jnp.asarray(float(noise)))
+    extra = np.mean(_tied_pairs(distance)) / 2 if ties == "right" else 0.0
+    return p_s + extra, p_i
+
+
+@jax.jit
+def _hypergeometric_front(inside, n, noise):
+    """Means over probes with `inside` (N,) others in their balls; all numbers of marked items, impossible ones 0."""
+    count = inside.shape[0]
+    k = jnp.arange(count, dtype=n.dtype)
+    inside = inside.astype(n.dtype)[:, None]
     share = jnp.where(k > 0, 1 / jnp.where(k > 0, k + noise * (n - k), 1.0), 1 / n)
-    p_s = jnp.sum(for_s * share, axis=-1)
-    others = k[:-1]
-    for_i = _hypergeometric(others, inside[:, None], count - 1, n - 1)
-    p_i = jnp.mean(jnp.sum(for_i / (1 + others + noise * (n - 1 - others)), axis=-1))
-    extra = jnp.mean(jnp.asarray(_tied_pairs(distance))) / 2 if ties == "right" else 0.0
-    return jnp.mean(p_s) + extra, p_i
+    p_s = jnp.sum(_hypergeometric(k, inside, count - 1.0, n) * share, axis=-1)
+    p_i = jnp.sum(_hypergeometric(k, inside, count - 1.0, n - 1) / (1 + k + noise * (n - 1 - k)), axis=-1)
+    return jnp.mean(p_s), jnp.mean(p_i)
 
 
 def two_item_tests(similarity: ArrayLike, distance: ArrayLike, ties: Ties = "half") -> tuple[Array, Array]:
@@ -139,9 +144,9 @@ def _tied_pairs(distance: np.ndarray) -> np.ndarray:
 
 def _hypergeometric(k, marked, total, drawn):
     """Probability of k marked ones among `drawn` of `total`, without replacement; 0 where impossible."""
-    possible = (k <= marked) & (drawn - k <= total - marked) & (k >= 0)
+    possible = (k <= marked) & (k <= drawn) & (drawn - k <= total - marked)
     k, rest = jnp.where(possible, k, 0.0), jnp.where(possible, drawn - k, 0.0)
-    log = _log_choose(marked, k) + _log_choose(total - marked, rest) - _log_choose(float(total), float(drawn))
+    log = _log_choose(marked, k) + _log_choose(total - marked, rest) - _log_choose(total, drawn)
     return jnp.where(possible, jnp.exp(log), 0.0)
 
 

@@ -122,7 +122,7 @@ function drawer(chart) {
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const main = document.getElementById("report");
-main.append(section("measures", "Measures beside their nulls", DATA.lead, DATA.summary.caption, measureTable(DATA.summary),
+if (DATA.summary) main.append(section("measures", "Measures beside their nulls", DATA.lead, DATA.summary.caption, measureTable(DATA.summary),
   links("measures", () => tableRows(DATA.summary), [])));
 const drawers = DATA.charts.map((chart) => {
   const { body, draw } = drawer(chart);
