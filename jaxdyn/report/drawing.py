@@ -117,7 +117,8 @@ def _lines(ax: Axes, series: list[Series], *, log: bool) -> None:
         ax.plot(*_wide(one.x, one.y), color=colour("fan", one.store), alpha=alpha, **LINES["fan"])
     for store in sorted({one.store for one in fans}):
         whose = f", {'AB'[store]}" if any(one.store for one in series) else ""
-        ax.plot([], [], color=colour("fan", store), linewidth=0.8, label=f"measured, each sample{whose}")
+        noun = "network" if fans[0].label.startswith("network") else "sample"
+        ax.plot([], [], color=colour("fan", store), linewidth=0.8, label=f"measured, each {noun}{whose}")
     for one in series:
         tint, width = colour(one.role, one.store), 0.7 if one.store else 1.0
         if one.role == "fan":

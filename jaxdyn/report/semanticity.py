@@ -111,7 +111,8 @@ def _plane(probes, toys) -> Chart:
         "Toy network: one ReLU layer trained on similarity judgements alone, exact over all triples and pairs; the mean "
         "starts at the lower left." if toys else ""
     )  # fmt: skip
-    caption = captions.join(*_data(probes), PROBE if probes else "", toy, LAWS)
+    joined = "Lines join the layers in order."
+    caption = captions.join(*_data(probes), f"{PROBE} {joined}" if probes else "", toy, LAWS)
     lead = "To the right: telling stimuli apart. Upwards: choosing the nearer one. A finite resolution bounds both at once."
     return Chart("semanticity_plane", "Generalisation against identification", "plane", caption, tuple(panels), (), lead)
 
@@ -168,8 +169,8 @@ def _collapse(probes) -> Chart:
     caption = captions.join(
         *_data(probes),
         "Identification among n items against the load x = (n - 1) times the mean similarity of two different stimuli. "
-        "By Jensen's inequality p_I is at least 1/(1 + x), and it comes to that for large n whatever the kernel: p_I "
-        "falls like 1/n. Curves: the laws for small balls at a given n b, x = n b (constant) and n b/2 (linear); a floor "
+        "By Jensen's inequality p_I is at least 1/(1 + x), and in a homogeneous space it comes to that for large n "
+        "whatever the kernel: p_I falls like 1/n. Curves: the laws for small balls at a given n b, x = n b (constant) and n b/2 (linear); a floor "
         "of the similarity brings points closer to the bound.",
     )
     lead = "However sharp a layer is, telling one among n items fails like 1/n: the curves of all layers fall on one."

@@ -102,7 +102,7 @@ def front_of_table(
 @jax.jit
 def _table(similarity, measure, n, top):
     node, weight = (jnp.asarray(column, similarity.dtype) for column in half_line())
-    last = 0.45 * np.log(float(jnp.finfo(similarity.dtype).max))
+    last = float(0.45 * np.log(float(jnp.finfo(similarity.dtype).max)))
 
     def integral(own, weights, integrand):
         rate = jax.lax.stop_gradient(1 + (n - 1) * jnp.sum(weights * similarity / own))

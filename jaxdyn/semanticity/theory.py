@@ -63,12 +63,8 @@ def front(b: ArrayLike, n: ArrayLike = 2, kernel: Kernel = "constant", noise: Ar
     float64, 1e-5 in float32. At Delta = 0 an all-zero row is a guess, 1/n, the limit of Delta -> 0.
     Source: methods.md 3.2, items 1-4; the noisy linear kernel is derived here.
     """
-    if kernel not in KERNELS:
-        msg = f"kernel: got {kernel!r}; allowed 'constant' or 'linear'; others go through `kernel_constants`"
-        raise InputError(msg)
-    noiseless = not isinstance(noise, jax.core.Tracer) and not np.any(np.asarray(noise))
-    b, n, noise = _arrays(b, n, noise)
-    return _front(b, n, noise, kernel, noiseless)
+    noiseless = _checked(kernel, noise)
+    return _front(*_arrays(b, n, noise), kernel, noiseless)
 
 
 def front_from_moments(mean: ArrayLike, variance: ArrayLike, noise: ArrayLike = 0.0) -> tuple[Array, Array]:
@@ -87,26 +83,8 @@ def resolution_at(p_i: ArrayLike, n: ArrayLike = 2, kernel: Kernel = "constant",
 
     NaN where no b in [0, 1] gives p_I. Differentiable in p_I and noise (one Newton step after the bisection).
     """
-    shape = jnp.broadcast_shapes(jnp.shape(p_i), jnp.shape(n), jnp.shape(noise))
-    p_i, n = (jnp.broadcast_to(value, shape) for value in _arrays(p_i, n))
-
-    def identification(b: Array) -> Array:
-        return front(b, n, kernel, noise)[1]
-
-    def halve(_: int, ends: tuple[Array, Array]) -> tuple[Array, Array]:
-        low, high = ends
-        middle = (low + high) / 2
-        below = identification(middle) > p_i
-        return jnp.where(below, middle, low), jnp.where(below, high, middle)
-
-    zero = jnp.zeros(shape, p_i.dtype)
-    low, high = lax.fori_loop(0, BISECTIONS, halve, (zero, zero + 1))
-    b = lax.stop_gradient((low + high) / 2)
-    value, slope = jax.jvp(identification, (b,), (jnp.ones_like(b),))
-    step = (p_i - value) / lax.stop_gradient(slope)
-    slack = 64 * jnp.finfo(p_i.dtype).eps
-    inside = (p_i <= identification(zero) + slack) & (p_i >= identification(zero + 1) - slack)
-    return jnp.where(inside, jnp.clip(b + step, 0, 1), jnp.nan)
+    noiseless = _checked(kernel, noise)
+    return _resolution_at(*_arrays(p_i, n, noise), kernel, noiseless)
 
 
 def similarity_at(p_i: ArrayLike, n: ArrayLike = 2, kernel: Kernel = "constant", noise: ArrayLike = 0.0) -> Array:
@@ -123,23 +101,50 @@ def optimum(n: ArrayLike = 2, kernel: Kernel = "constant", noise: ArrayLike = 0.
     p_S has one stationary point in b, a maximum, which bisection of its derivative finds. At noise 1 every b is as
     good as any other. Two items: b* = 1/2 and 3/4 (constant, without noise), 1/(3 - 2 ln 2) = .6197 and .8098 (linear).
     """
-    shape = jnp.broadcast_shapes(jnp.shape(n), jnp.shape(noise))
-    (n,) = _arrays(n)
-    n = jnp.broadcast_to(n, shape)
+    noiseless = _checked(kernel, noise)
+    return _optimum(*_arrays(n, noise), kernel, noiseless)
 
-    def slope(b: Array) -> Array:
-        return jax.jvp(lambda at: front(at, n, kernel, noise)[0], (b,), (jnp.ones_like(b),))[1]
 
-    def halve(_: int, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+@partial(jax.jit, static_argnames=("kernel", "noiseless"))
+def _resolution_at(p_i, n, noise, kernel, noiseless):
+    p_i, n, noise = jnp.broadcast_arrays(p_i, n, noise)
+
+    def identification(b):
+        return _front(b, n, noise, kernel, noiseless)[1]
+
+    b = lax.stop_gradient(_bisect(lambda b: identification(b) > p_i, p_i))
+    value, slope = jax.jvp(identification, (b,), (jnp.ones_like(b),))
+    step = (p_i - value) / lax.stop_gradient(slope)
+    slack = 64 * jnp.finfo(p_i.dtype).eps
+    ends = identification(jnp.zeros_like(b)), identification(jnp.ones_like(b))
+    inside = (p_i <= ends[0] + slack) & (p_i >= ends[1] - slack)
+    found = b + step
+    beyond = lax.stop_gradient(found - jnp.clip(found, 0, 1))  # of rounding: its slope is that of what is inside
+    return jnp.where(inside, found - beyond, jnp.nan)
+
+
+@partial(jax.jit, static_argnames=("kernel", "noiseless"))
+def _optimum(n, noise, kernel, noiseless):
+    n, noise = jnp.broadcast_arrays(n, noise)
+
+    def p_s(b):
+        return _front(b, n, noise, kernel, noiseless)[0]
+
+    b = _bisect(lambda b: jax.jvp(p_s, (b,), (jnp.ones_like(b),))[1] > 0, n)
+    return b, p_s(b)
+
+
+def _bisect(go_up, like):
+    """Return the b in [0, 1] up to which `go_up` holds, of the shape of `like`."""
+
+    def halve(_, ends):
         low, high = ends
         middle = (low + high) / 2
-        rising = slope(middle) > 0
-        return jnp.where(rising, middle, low), jnp.where(rising, high, middle)
+        up = go_up(middle)
+        return jnp.where(up, middle, low), jnp.where(up, high, middle)
 
-    zero = jnp.zeros(shape, n.dtype)
-    low, high = lax.fori_loop(0, BISECTIONS, halve, (zero, zero + 1))
-    b = (low + high) / 2
-    return b, front(b, n, kernel, noise)[0]
+    low, high = lax.fori_loop(0, BISECTIONS, halve, (jnp.zeros_like(like), jnp.ones_like(like)))
+    return (low + high) / 2
 
 
 @partial(jax.jit, static_argnames=("kernel", "noiseless"))
@@ -208,7 +213,7 @@ def _nodes(rate):
     """Nodes t and weights, scaled to a mean rate of decay; the integral does not depend on the scale, nor its slope."""
     node, weight = (jnp.asarray(column, rate.dtype) for column in half_line())
     rate = lax.stop_gradient(rate)
-    last = 0.45 * np.log(float(jnp.finfo(rate.dtype).max))  # beyond, e^-t squared is 0 and slopes are not numbers
+    last = float(0.45 * np.log(float(jnp.finfo(rate.dtype).max)))  # beyond, e^-t squared is 0 and slopes are not numbers
     return jnp.minimum(node / rate, last), weight / rate
 
 
@@ -238,7 +243,16 @@ def _sum(terms):
     return jnp.sum(terms, axis=-1)
 
 
+def _checked(kernel: str, noise: ArrayLike) -> bool:
+    """Refuse an unknown kernel; return whether the noise is known to be 0 everywhere."""
+    if kernel not in KERNELS:
+        msg = f"kernel: got {kernel!r}; allowed 'constant' or 'linear'; others go through `kernel_constants`"
+        raise InputError(msg)
+    return not isinstance(noise, jax.core.Tracer) and not np.any(np.asarray(noise))
+
+
 def _arrays(*values: ArrayLike) -> tuple[Array, ...]:
     """Arrays of their common floating dtype."""
-    dtype = jnp.result_type(*values, float)
+    dtype = jnp.result_type(*values)
+    dtype = dtype if jnp.issubdtype(dtype, jnp.floating) else jnp.result_type(float)
     return tuple(jnp.asarray(value, dtype) for value in values)

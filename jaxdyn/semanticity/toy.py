@@ -23,7 +23,7 @@ from jaxdyn.errors import InputError
 from .finite import two_item_tests
 
 LOG_FLOOR = 1e-10
-EPOCHS = (0, 1, 2, 5, 10, 20, 50, 100, 200, 350, 500)
+EPOCHS = (0, 2, 5, 8, 10, 12, 14, 16, 18, 20, 25, 30, 40, 50, 75, 100, 150, 200, 300, 400, 500)
 """Epochs at which a trajectory is evaluated, up to those that are trained."""
 
 
