@@ -219,12 +219,9 @@ def _nodes(rate):
 
 def _log(value, gap):
     """Return log(value), value = 1 - gap, from whichever of the two is exact; slopes are finite at both ends."""
-    near = gap < 0.5
-    return jnp.where(near, jnp.log1p(-jnp.where(near, gap, 0.0)), jnp.log(jnp.where(near, 1.0, jnp.maximum(value, _TINY))))
-
-
-_TINY = 1e-37
-"""Below it a float32 is denormal; a probability so small adds nothing, and its logarithm must have a slope."""
+    near, least = gap < 0.5, float(jnp.finfo(value.dtype).tiny)
+    far = jnp.log(jnp.where(near, 1.0, jnp.maximum(value, least)))
+    return jnp.where(near, jnp.log1p(-jnp.where(near, gap, 0.0)), far)
 
 
 def _none(b, n):

@@ -18,17 +18,17 @@ LINE = np.abs(PLACE[:, None] - PLACE)
 
 
 def test_constants_of_the_linear_kernel_in_flat_spaces() -> None:
-    table = {1: (0.6931, 0.6931), 2: (0.7726, 0.7197), 3: (0.8177, 0.7293), 4: (0.8473, 0.7344)}
-    for dimension, expected in table.items():  # methods.md 3.2, item 5
-        assert kernels.kernel_constants(lambda r: 1 - r, dimension) == pytest.approx(expected, abs=1e-4)
-    a = integrate.quad(lambda r: 2 * r / (2 - r), 0, 1)[0]
-    assert kernels.kernel_constants(lambda r: 1 - r, 2)[0] == pytest.approx(a, rel=1e-12)
-
-
-def test_the_fourth_constant_is_rounded_up_in_the_last_place() -> None:
-    a, b = kernels.kernel_constants(lambda r: 1 - r, 4)
-    assert a == pytest.approx(integrate.quad(lambda r: 4 * r**3 / (2 - r), 0, 1)[0], rel=1e-12)
-    assert (round(a, 4), round(b, 4)) == (0.8474, 0.7345)
+    closed = {1: log(2), 2: 4 * log(2) - 2, 3: 12 * log(2) - 7.5, 4: 32 * log(2) - 64 / 3}  # int D r^(D-1)/(2 - r)
+    table = {1: (0.6931, 0.6931), 2: (0.7726, 0.7196), 3: (0.8178, 0.7294), 4: (0.8474, 0.7345)}
+    for dimension, rounded in table.items():
+        a, b = kernels.kernel_constants(lambda r: 1 - r, dimension)
+        assert a == pytest.approx(closed[dimension], rel=1e-12)
+        both = integrate.dblquad(
+            lambda far, near, d=dimension: 2 * d * d * (near * far) ** (d - 1) * (1 - near) / (2 - near - far),
+            0, 1, lambda near: near, 1, epsabs=1e-10,
+        )[0]  # fmt: skip
+        assert b == pytest.approx(both, abs=1e-8)
+        assert (round(a, 4), round(b, 4)) == rounded
 
 
 def test_fronts_from_constants_are_those_of_the_families() -> None:
