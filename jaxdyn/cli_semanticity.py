@@ -1,4 +1,4 @@
-"""`jaxdyn semanticity`: argument parsing and printing only; `jaxdyn.semanticity` does the work, imported when needed."""
+"""`jaxdyn semanticity`: argument parsing and printing; `jaxdyn.semanticity` does the work, imported when needed."""
 
 import json
 import shlex
@@ -21,7 +21,8 @@ def semanticity(
     distance: Annotated[str | None, typer.Option(help="Of words: edit (default) or list.")] = None,
     samples: Annotated[int, typer.Option(help="Stimuli; half of them fit the kernel, half are tested.")] = 100,
     layers: Annotated[
-        str | None, typer.Option(help="Such as 0,3-5: the state at a block's entry; the number of blocks: after the last.")
+        str | None,
+        typer.Option(help="Such as 0,3-5: the state at a block's entry; the number of blocks: after the last."),
     ] = None,
     controls: Annotated[str, typer.Option(help="Any of random,rotated, or none.")] = "random,rotated",
     items: Annotated[str, typer.Option(help="Numbers of items of the curves, 2 among them.")] = "2,3,5,10,20",

@@ -88,7 +88,7 @@ def page_html(sources: Sequence[Source], drawn: Sequence[Chart], beside: Sequenc
 def assemble(
     heading: str, lines: Sequence[str], notes: Sequence[str], footer: Sequence[str], data: dict[str, Any]
 ) -> str:
-    """Put words and data into the page, everything escaped; `data` as `page_data` gives it, summary None for no table."""
+    """Put words and data into the page, escaped; `data` as `page_data` gives it, with summary None for no table."""
     assets = files("jaxdyn.report") / "assets"
     read = {name: (assets / name).read_text(encoding="utf-8") for name in ("page.html", "page.css", *SCRIPTS)}
     style = palette.style_sheet() + read["page.css"]

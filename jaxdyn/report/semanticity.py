@@ -1,4 +1,4 @@
-"""Stage 7 of 7: generalisation against identification: the fronts, a model's layers and a toy network's training on them.
+"""Stage 7 of 7: the fronts of generalisation and identification, a model's layers and a toy network on them.
 
 Reads `semanticity.zarr` and `semanticity-toy.zarr` beside a run; both are written by `jaxdyn semanticity`.
 """
@@ -27,8 +27,8 @@ PROBE = (
     "Bars: 95 % bootstrap over probes. Controls: random initialisation (one seed); a random orthogonal basis."
 )
 LAWS = (
-    "Fronts: two items in a homogeneous space; of these only the constant kernel's is free of geometry, and kernels that "
-    "are sharper inside their ball lie above it."
+    "Fronts: two items in a homogeneous space; of these only the constant kernel's is free of geometry, and kernels "
+    "that are sharper inside their ball lie above it."
 )
 
 
@@ -77,7 +77,8 @@ def write_semanticity(folder: str | Path, *, formats: Sequence[str] = ("png", "s
             "summary": None,
             "charts": [as_plain(chart) for chart in drawn],
             "files": {
-                c.name: [[end.upper(), f"{c.name}.{end}"] for end in formats if f"{c.name}.{end}" in names] for c in drawn
+                c.name: [[end.upper(), f"{c.name}.{end}"] for end in formats if f"{c.name}.{end}" in names]
+                for c in drawn
             },
         }
         footer = ["Numbers carry 9 significant digits. Laws of Nurisso, Fernando, Deshpande et al. (arXiv 2506.14797)."]
@@ -108,13 +109,15 @@ def _plane(probes, toys) -> Chart:
         series.append(Series("training steps, mean of the networks", "measured", p_i.mean(axis=1), p_s.mean(axis=1)))
         panels.append(_on_plane(f"toy_{len(panels)}", f"{_titled(toys, name)}toy network in training", series))
     toy = (
-        "Toy network: one ReLU layer trained on similarity judgements alone, exact over all triples and pairs; the mean "
-        "starts at the lower left." if toys else ""
+        "Toy network: one ReLU layer trained on similarity judgements alone, exact over all triples and pairs; the "
+        "mean starts at the lower left." if toys else ""
     )  # fmt: skip
     joined = "Lines join the layers in order."
     caption = captions.join(*_data(probes), f"{PROBE} {joined}" if probes else "", toy, LAWS)
-    lead = "To the right: telling stimuli apart. Upwards: choosing the nearer one. A finite resolution bounds both at once."
-    return Chart("semanticity_plane", "Generalisation against identification", "plane", caption, tuple(panels), (), lead)
+    lead = "To the right: telling stimuli apart. Upwards: choosing the nearer. A finite resolution bounds both at once."
+    return Chart(
+        "semanticity_plane", "Generalisation against identification", "plane", caption, tuple(panels), (), lead
+    )
 
 
 def _layers(probes) -> Chart:
@@ -126,7 +129,9 @@ def _layers(probes) -> Chart:
             for control in found["control"].values.tolist():
                 role, label = MARKS[control]
                 at = found.sel(control=control)
-                bars = (at[f"{measure}_low"].values, at[f"{measure}_high"].values) if role == "measured" else (None, None)
+                bars = (
+                    (at[f"{measure}_low"].values, at[f"{measure}_high"].values) if role == "measured" else (None, None)
+                )
                 series.append(Series(label.replace("layers, ", ""), role, layer, at[measure].values, *bars))
             laws = found[f"{measure}_law"].sel(control="trained", items=2)
             for law, role, label in (
@@ -140,9 +145,9 @@ def _layers(probes) -> Chart:
     caption = captions.join(
         *_data(probes),
         PROBE,
-        "Predicted: from resolution and floor fitted to the other half (constant, linear), and from the mean similarity at "
-        "each distance, whatever its shape. All three hold similarity to be a function of distance. Layer l is the entry "
-        "of block l, the last one the state after the last block.",
+        "Predicted: from resolution and floor fitted to the other half (constant, linear), and from the mean "
+        "similarity at each distance, whatever its shape. All three hold similarity to be a function of distance. Layer l "
+        "is the entry of block l, the last one the state after the last block.",
     )
     lead = "Where measured and predicted part, the similarity is not a function of the distance, or not of that shape."
     return Chart("semanticity_layers", "The two tests by layer", "lines", caption, tuple(panels), (), lead)
@@ -170,8 +175,8 @@ def _collapse(probes) -> Chart:
         *_data(probes),
         "Identification among n items against the load x = (n - 1) times the mean similarity of two different stimuli. "
         "By Jensen's inequality p_I is at least 1/(1 + x), and in a homogeneous space it comes to that for large n "
-        "whatever the kernel: p_I falls like 1/n. Curves: the laws for small balls at a given n b, x = n b (constant) and n b/2 (linear); a floor "
-        "of the similarity brings points closer to the bound.",
+        "whatever the kernel: p_I falls like 1/n. Curves: the laws for small balls at a given n b, x = n b (constant) "
+        "and n b/2 (linear); a floor of the similarity brings points closer to the bound.",
     )
     lead = "However sharp a layer is, telling one among n items fails like 1/n: the curves of all layers fall on one."
     return Chart("semanticity_collapse", "The 1/n collapse", "plane", caption, tuple(panels), (), lead)
@@ -209,7 +214,11 @@ def _data(probes) -> list[str]:
 
 def _lines(folder: Path) -> list[str]:
     found = _group(folder / STORE)
-    lines = [] if found is None else [f"{found.attrs.get('model')} · {found.attrs.get('stimuli')}, {found.attrs.get('metric')}"]
+    lines = (
+        []
+        if found is None
+        else [f"{found.attrs.get('model')} · {found.attrs.get('stimuli')}, {found.attrs.get('metric')}"]
+    )
     return [*lines, *(["toy network"] if (folder / TOY).exists() else [])]
 
 

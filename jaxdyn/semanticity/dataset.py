@@ -1,7 +1,6 @@
 """What the store keeps of a probe or of a toy network: labelled arrays with units, and the fronts to draw them on."""
 
 from collections.abc import Sequence
-
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,9 +42,7 @@ NAMES = {
 """Long name, dimensions and source of every variable of a probe; all are pure numbers."""
 
 
-def assemble(
-    results: dict[str, list[dict[str, np.ndarray]]], plan: Design, layers: Sequence[int]
-) -> xr.Dataset:
+def assemble(results: dict[str, list[dict[str, np.ndarray]]], plan: Design, layers: Sequence[int]) -> xr.Dataset:
     """Return the results of `probe.measure` by control and layer as one dataset, with the fronts beside them."""
     variables = {}
     for name, (text, dims, source) in NAMES.items():
@@ -101,9 +98,11 @@ def fronts() -> xr.Dataset:
         {
             "front_p_s": (("kernel", "front_point"), np.stack([np.asarray(p_s, np.float64) for p_s, _ in both])),
             "front_p_i": (("kernel", "front_point"), np.stack([np.asarray(p_i, np.float64) for _, p_i in both])),
-            "limit_p_i": (("kernel", "load"), limits, {"long_name": "p_I for n to infinity and b to 0 at a given load"}),
+            "limit_p_i": (
+                ("kernel", "load"),
+                limits,
+                {"long_name": "p_I for n to infinity and b to 0 at a given load"},
+            ),
         },
         {"kernel": list(KERNELS), "load": LOADS, "front_b": ("front_point", b)},
     )
-
-

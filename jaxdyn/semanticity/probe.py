@@ -116,7 +116,7 @@ def measure(x: Float[np.ndarray, "N D"], plan: Design) -> dict[str, np.ndarray]:
 
     Notes
     -----
-    Cost: T^3/4 comparisons and 97 m^2 T evaluations a number of items, T tested stimuli and m <= 16 shells.
+    Cost: T^3/4 comparisons and 97 m^2 T evaluations a number of items, T tested stimuli and m <= 40 shells.
     """
     fit, test = standardise(np.asarray(x[plan.fit], np.float64), np.asarray(x[plan.test], np.float64))
     g_fit, g = relu_cosine(fit), relu_cosine(test)

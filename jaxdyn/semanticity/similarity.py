@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 KERNELS = ("constant", "linear")
-SHELLS = 16
+SHELLS = 40
 FLOORS = np.linspace(0.0, 0.9, 37)
 RESOLUTIONS = 80
 
@@ -111,14 +111,12 @@ def profile(
 
 
 def shell_edges(distance: Float[np.ndarray, "N N"]) -> Float[np.ndarray, " m"]:
-    """Return upper edges of at most 16 shells with about as many pairs each; the last is the largest distance."""
+    """Return upper edges of at most 40 shells with about as many pairs each; the last is the largest distance."""
     d = distance[np.triu_indices(len(distance), 1)]
     return np.unique(np.quantile(d, np.arange(1, SHELLS + 1) / SHELLS, method="higher"))
 
 
-def shell_measures(
-    distance: Float[np.ndarray, "N N"], edges: Float[np.ndarray, " m"]
-) -> Float[np.ndarray, "N m"]:
+def shell_measures(distance: Float[np.ndarray, "N N"], edges: Float[np.ndarray, " m"]) -> Float[np.ndarray, "N m"]:
     """Return for each probe the share of the other stimuli on each shell; rows sum to 1."""
     count = len(distance)
     shell = np.searchsorted(edges, distance, side="left").clip(max=len(edges) - 1)

@@ -57,12 +57,16 @@ def torus(dimension: int) -> Space:
         gap = jnp.abs(x - y)
         return jnp.sqrt(jnp.sum(jnp.minimum(gap, 1 - gap) ** 2, axis=-1))
 
-    return Space(lambda key, trials, points: jax.random.uniform(key, (trials, points, dimension), jnp.float32), distance)
+    return Space(
+        lambda key, trials, points: jax.random.uniform(key, (trials, points, dimension), jnp.float32), distance
+    )
 
 
 def segment() -> Space:
     """Return [0, 1] with uniform points."""
-    return Space(lambda key, trials, points: jax.random.uniform(key, (trials, points), jnp.float32), lambda x, y: jnp.abs(x - y))
+    return Space(
+        lambda key, trials, points: jax.random.uniform(key, (trials, points), jnp.float32), lambda x, y: jnp.abs(x - y)
+    )
 
 
 def sphere(dimension: int) -> Space:

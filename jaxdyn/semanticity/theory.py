@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.core import Tracer
 from jax.typing import ArrayLike
 
 from jaxdyn.errors import InputError
@@ -151,7 +152,9 @@ def _bisect(go_up, like):
 def _front(b, n, noise, kernel, noiseless):
     b, n, noise = jnp.broadcast_arrays(b, n, noise)
     valid = (b >= 0) & (b <= 1) & (noise >= 0) & (noise <= 1) & (n >= 1)
-    arguments = tuple(jnp.where(valid, value, 0.5 if i != 1 else 2.0)[..., None] for i, value in enumerate((b, n, noise)))
+    arguments = tuple(
+        jnp.where(valid, value, 0.5 if i != 1 else 2.0)[..., None] for i, value in enumerate((b, n, noise))
+    )
     if kernel == "constant":
         p_s, p_i = _constant(*arguments)
     elif noiseless:
@@ -213,7 +216,9 @@ def _nodes(rate):
     """Nodes t and weights, scaled to a mean rate of decay; the integral does not depend on the scale, nor its slope."""
     node, weight = (jnp.asarray(column, rate.dtype) for column in half_line())
     rate = lax.stop_gradient(rate)
-    last = float(0.45 * np.log(float(jnp.finfo(rate.dtype).max)))  # beyond, e^-t squared is 0 and slopes are not numbers
+    last = float(
+        0.45 * np.log(float(jnp.finfo(rate.dtype).max))
+    )  # beyond, e^-t squared is 0 and slopes are not numbers
     return jnp.minimum(node / rate, last), weight / rate
 
 
@@ -245,7 +250,7 @@ def _checked(kernel: str, noise: ArrayLike) -> bool:
     if kernel not in KERNELS:
         msg = f"kernel: got {kernel!r}; allowed 'constant' or 'linear'; others go through `kernel_constants`"
         raise InputError(msg)
-    return not isinstance(noise, jax.core.Tracer) and not np.any(np.asarray(noise))
+    return not isinstance(noise, Tracer) and not np.any(np.asarray(noise))
 
 
 def _arrays(*values: ArrayLike) -> tuple[Array, ...]:

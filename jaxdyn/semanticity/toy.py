@@ -10,6 +10,7 @@ Source: Nurisso, Fernando, Deshpande et al. (arXiv 2506.14797); methods.md 3.3.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -69,7 +70,6 @@ class ToySettings:
                 f"{self.reconstruction_weight}; allowed 0 or more"
             )
             raise InputError(msg)
-
 
     def network(self, rngs: nnx.Rngs) -> "ToyNetwork":
         """Return an untrained network."""
@@ -152,8 +152,8 @@ def train(settings: ToySettings | None = None, *, evaluate: Sequence[int] = EPOC
     keys = jnp.stack([jax.random.key(settings.seed + i) for i in range(settings.seeds)])
     weights, similarity, loss = _train(keys, jnp.asarray(distance, jnp.float32), settings, tuple(int(e) for e in at))
     p_s, p_i = two_item_tests(similarity, distance)
-    arrays = (np.asarray(value) for value in (p_s, p_i, loss, similarity))
-    return Trajectory(at, *arrays, {name: np.asarray(value) for name, value in weights.items()}, distance)
+    p_s, p_i, loss, similarity = (np.asarray(value) for value in (p_s, p_i, loss, similarity))
+    return Trajectory(at, p_s, p_i, loss, similarity, {k: np.asarray(v) for k, v in weights.items()}, distance)
 
 
 @partial(jax.jit, static_argnames=("settings", "at"))
@@ -180,7 +180,7 @@ def _train(keys, distance, settings, at):
     def epoch(carry, key):
         triples = _triples(key, steps * settings.batch, len(inputs)).reshape(steps, settings.batch, 3)
         carry, values = jax.lax.scan(step, carry, triples)
-        return carry, (nnx.to_pure_dict(carry[0]), jnp.mean(values))
+        return carry, (nnx.to_pure_dict(cast(nnx.State, carry[0])), jnp.mean(values))
 
     def one(key):
         begin, order = jax.random.split(key)

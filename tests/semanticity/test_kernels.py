@@ -34,7 +34,9 @@ def test_constants_of_the_linear_kernel_in_flat_spaces() -> None:
 def test_fronts_from_constants_are_those_of_the_families() -> None:
     for b in (0.0, 0.4, 1.0):
         for kernel, (a, big_b) in {"constant": (0.5, 0.5), "linear": (log(2), log(2))}.items():
-            np.testing.assert_allclose(kernels.front_from_constants(b, a, big_b), theory.front(b, 2, kernel), rtol=1e-12)
+            np.testing.assert_allclose(
+                kernels.front_from_constants(b, a, big_b), theory.front(b, 2, kernel), rtol=1e-12
+            )
 
 
 def test_a_sharper_kernel_lies_above() -> None:
@@ -147,7 +149,9 @@ def test_n_items_of_a_finite_set_by_plain_enumeration(n: int) -> None:
     distance = LINE[:9, :9]
     for noise in (0.0, 0.2):
         g = np.where(distance <= 2, 1.0, noise)
-        np.testing.assert_allclose(finite.front_of_set(distance, 2, n, noise), enumerate_tests(g, distance, n), rtol=1e-11)
+        np.testing.assert_allclose(
+            finite.front_of_set(distance, 2, n, noise), enumerate_tests(g, distance, n), rtol=1e-11
+        )
 
 
 def test_two_item_tests_of_any_similarity_by_plain_enumeration(rng: np.random.Generator) -> None:

@@ -1,6 +1,7 @@
 """The front: the published table, exact sums, limits and derivatives, for few items and for many."""
 
 from fractions import Fraction
+from itertools import pairwise
 from math import comb, log
 
 import jax
@@ -86,7 +87,10 @@ def test_ten_thousand_items(b: float, noise: float) -> None:
 @few
 @given(b=unit, n=st.integers(1, 12))
 def test_the_linear_kernel_is_the_sum_over_h(b: float, n: int) -> None:
-    h = [integrate.quad(lambda t, m=m: np.exp(-t) * (-np.expm1(-t) / t) ** m, 0, np.inf, epsabs=1e-13)[0] for m in range(n)]
+    h = [
+        integrate.quad(lambda t, m=m: np.exp(-t) * (-np.expm1(-t) / t) ** m, 0, np.inf, epsabs=1e-13)[0]
+        for m in range(n)
+    ]
     p_i = sum(comb(n - 1, k) * b**k * (1 - b) ** (n - 1 - k) * h[k] for k in range(n))
     p_s = (1 - b) ** n / n + sum(comb(n, k) * b**k * (1 - b) ** (n - k) * h[k - 1] for k in range(1, n + 1))
     found = theory.front(b, n, "linear")
@@ -140,7 +144,7 @@ def test_the_noisy_linear_kernel_of_two_items_by_plain_integration(b: float, noi
     p_i = integrate.quad(lambda q: 1 / (1 + g(q)), 0, 1, points=[*kink, b], epsabs=1e-12)[0]
     edges = sorted({0.0, kink[0], b, 1.0})
     p_s = 0.0
-    for low, high in zip(edges, edges[1:], strict=False):  # the nearer item at q, the other beyond
+    for low, high in pairwise(edges):  # the nearer item at q, the other beyond
         inner_edges = [edge for edge in edges if edge > low]
         for start, stop in zip([low, *inner_edges], inner_edges, strict=False):
             p_s += 2 * integrate.dblquad(
