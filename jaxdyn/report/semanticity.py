@@ -146,8 +146,8 @@ def _layers(probes) -> Chart:
         *_data(probes),
         PROBE,
         "Predicted: from resolution and floor fitted to the other half (constant, linear), and from the mean "
-        "similarity at each distance, whatever its shape. All three hold similarity to be a function of distance. Layer l "
-        "is the entry of block l, the last one the state after the last block.",
+        "similarity at each distance, whatever its shape. All three hold similarity to be a function of distance. "
+        "Layer l is the entry of block l, the last one the state after the last block.",
     )
     lead = "Where measured and predicted part, the similarity is not a function of the distance, or not of that shape."
     return Chart("semanticity_layers", "The two tests by layer", "lines", caption, tuple(panels), (), lead)
