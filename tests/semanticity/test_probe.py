@@ -6,7 +6,7 @@ import pytest
 from jaxdyn import store
 from jaxdyn.errors import InputError
 from jaxdyn.models import Architecture, Rope, random_model
-from jaxdyn.semanticity import probe, run, similarity, stimuli
+from jaxdyn.semanticity import finite, probe, run, similarity, stimuli, theory
 
 BLOCKS = 2
 
@@ -148,7 +148,13 @@ def test_similarity_that_is_a_function_of_distance_is_predicted() -> None:
         assert np.abs(one["p_i_items"] - one["p_i_law"][2]).max() < 0.02
         assert np.abs(one["p_i_items"] - one["p_i_law"][2])[0] < 1e-9  # two items of which one is the probe: exact
         assert one["p_s_low"] <= one["p_s"] <= one["p_s_high"]
-        assert np.ptp([one["var_b"]]) < 1e-20  # all places are alike
+        assert np.max(one["var_b"]) < 1e-20  # all places are alike
+        (eps, _), (low, noise), (_, b) = one["eps"], one["noise"], one["mean_b"]
+        assert low > 0
+        linear = theory.front(b, np.array(plan.items), "linear", noise)
+        np.testing.assert_allclose([one["p_s_law"][1], one["p_i_law"][1]], linear, rtol=1e-9)
+        constant = finite.front_of_set(plan.test_distance, eps, 5, low)
+        np.testing.assert_allclose([one["p_s_law"][0][1], one["p_i_law"][0][1]], constant, rtol=1e-9)
     assert (found[3]["eps"] > found[6]["eps"]).all()
     assert (found[3]["p_i_items"] < found[6]["p_i_items"]).all()
 
