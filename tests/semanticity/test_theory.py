@@ -29,7 +29,7 @@ OPTIMA = {
 unit = st.floats(0, 1, allow_subnormal=False)
 inner = st.floats(0.001, 0.999)
 count = st.integers(1, 60)
-few = settings(max_examples=60, deadline=None, derandomize=True)
+few = settings(max_examples=25, deadline=None, derandomize=True)
 
 
 def exact(b: float, n: int, noise: float) -> tuple[float, float]:
