@@ -3,8 +3,8 @@
 Reads `semanticity.zarr` and `semanticity-toy.zarr` beside a run; both are written by `jaxdyn semanticity`.
 """
 
+import json
 import os
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,7 @@ def write_semanticity(folder: str | Path, *, formats: Sequence[str] = ("png", "s
         page, names = folder / "report.html", {path.name for path in written}
         data: dict[str, Any] = {
             "stores": [folder.resolve().name],
-            "commands": [shlex.join(["jaxdyn", "semanticity", "--out", str(folder)])],
+            "commands": _commands(folder),
             "lead": "",
             "summary": None,
             "charts": [as_plain(chart) for chart in drawn],
@@ -210,6 +210,13 @@ def _data(probes) -> list[str]:
         f"({found.attrs.get('metric')}); BOS: {found.attrs.get('bos')}; seed {found.attrs.get('seed')}."
         for name, found in probes
     ]
+
+
+def _commands(folder: Path) -> list[str]:
+    """Return the command lines that made the stores; one written from Python says so."""
+    found = [one for name in (STORE, TOY) if (one := _group(folder / name)) is not None]
+    made = [json.loads(str(one.attrs.get("provenance", "{}"))).get("command") for one in found]
+    return [str(command or "# written from Python by jaxdyn.semanticity") for command in made]
 
 
 def _lines(folder: Path) -> list[str]:

@@ -60,6 +60,8 @@ def test_the_folder_holds_stores_page_and_figures(folder) -> None:
     data = json.loads(embedded)
     assert [chart["name"] for chart in data["charts"]] == list(charts(folder))
     assert data["summary"] is None
+    assert ["--stimuli words" in line for line in data["commands"]] == [True, False]
+    assert "--toy" in data["commands"][1]
     assert data["files"]["semanticity_plane"] == [["SVG", "semanticity_plane.svg"]]
 
 
