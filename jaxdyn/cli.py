@@ -19,6 +19,7 @@ import typer
 from rich.console import Console
 
 from . import embedded
+from .cli_semanticity import semanticity
 from .cli_train import train
 from .errors import InputError, address
 
@@ -203,6 +204,7 @@ def analyze(
 
 
 app.command()(train)
+app.command()(semanticity)
 
 
 @app.command()

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-Kind = Literal["lines", "budget", "clouds", "field", "directions"]
+Kind = Literal["lines", "budget", "clouds", "field", "directions", "plane"]
 
 RAW, EXCESS = "raw", "excess"
 """The two positions of the switch; a series without a view is shown in both."""
@@ -27,8 +27,12 @@ ROLES = (
     "N1",
     "N3",
     "N5",
+    "front",
+    "linear",
+    "rotated",
+    "points",
 )
-"""Everything a series can be: measured data, what they are split into, and the rungs of the null ladder."""
+"""Everything a series can be: measured data, what they are split into, the null ladder, and laws with their control."""
 
 DIGITS = 9
 """Significant digits of the numbers on the page: enough to give every float32 back bit for bit."""

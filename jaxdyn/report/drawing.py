@@ -25,6 +25,10 @@ LINES = {
     "N0": {"linestyle": "--", "linewidth": 0.9},
     "N3": {"linestyle": "-.", "linewidth": 1.4},
     "N5": {"linestyle": ":", "marker": "^", "markersize": 3, "linewidth": 1.2},
+    "front": {"linewidth": 1.2},
+    "linear": {"linestyle": "--", "linewidth": 1.2},
+    "rotated": {"linestyle": "-.", "marker": "v", "markersize": 3, "linewidth": 1.0},
+    "points": {"linestyle": "none", "marker": "o", "markersize": 3, "linewidth": 0},
 }
 """How a line of each role is drawn; N1 is a band, N5 has one."""
 
@@ -85,7 +89,7 @@ def draw_panel(ax: Axes, panel: Panel, kind: str, view: str = RAW) -> None:
     if kind in ("clouds", "field") and panel.window is not None:
         left, right, bottom, top = panel.window
         ax.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")
-    else:
+    elif kind != "plane":
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
     if panel.log:
         ax.set_yscale("log")
@@ -113,7 +117,8 @@ def _lines(ax: Axes, series: list[Series], *, log: bool) -> None:
         ax.plot(*_wide(one.x, one.y), color=colour("fan", one.store), alpha=alpha, **LINES["fan"])
     for store in sorted({one.store for one in fans}):
         whose = f", {'AB'[store]}" if any(one.store for one in series) else ""
-        ax.plot([], [], color=colour("fan", store), linewidth=0.8, label=f"measured, each sample{whose}")
+        noun = "network" if fans[0].label.startswith("network") else "sample"
+        ax.plot([], [], color=colour("fan", store), linewidth=0.8, label=f"measured, each {noun}{whose}")
     for one in series:
         tint, width = colour(one.role, one.store), 0.7 if one.store else 1.0
         if one.role == "fan":

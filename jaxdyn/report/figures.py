@@ -17,6 +17,7 @@ from .depth import PROFILES, depth_chart
 from .drawing import draw
 from .listing import draw_directions
 from .product import product_chart
+from .semanticity import semanticity_charts
 from .source import FORMATS, Source, of_tree
 
 DPI = 150
@@ -32,6 +33,7 @@ def charts(sources: Sequence[Source]) -> list[Chart]:
         direction_chart(sources),
         energy_chart(sources),
         pseudospectra_chart(sources),
+        *semanticity_charts([source.folder for source in sources if source.folder is not None]),
     ]
     return [chart for chart in found if chart is not None]
 

@@ -76,20 +76,31 @@ def page_html(sources: Sequence[Source], drawn: Sequence[Chart], beside: Sequenc
     sources, drawn : the stores and their charts (`figures.charts`).
     beside : names of the figure files that lie beside the page and are linked.
     """
+    return assemble(
+        " · ".join(source.label for source in sources),
+        [one_line(source) for source in sources],
+        _notes(sources),
+        _footer(sources, drawn),
+        page_data(sources, drawn, beside),
+    )
+
+
+def assemble(
+    heading: str, lines: Sequence[str], notes: Sequence[str], footer: Sequence[str], data: dict[str, Any]
+) -> str:
+    """Put words and data into the page, escaped; `data` as `page_data` gives it, with summary None for no table."""
     assets = files("jaxdyn.report") / "assets"
     read = {name: (assets / name).read_text(encoding="utf-8") for name in ("page.html", "page.css", *SCRIPTS)}
     style = palette.style_sheet() + read["page.css"]
     script = '"use strict";(()=>{\n' + "\n".join(read[name] for name in SCRIPTS) + "\n})();"
-    heading = " · ".join(source.label for source in sources)
-    lines = [one_line(source) for source in sources]
     fields = {
         "title": html.escape(f"{heading} · jaxdyn"),
         "description": html.escape(" | ".join(lines)),
         "heading": html.escape(heading),
         "lines": "\n".join(f'<p class="line">{html.escape(line)}</p>' for line in lines),
-        "notes": "\n".join(f'<p class="note">{html.escape(note)}</p>' for note in _notes(sources)),
-        "footer": "\n".join(f"<p>{html.escape(line)}</p>" for line in _footer(sources, drawn)),
-        "data": embedded(page_data(sources, drawn, beside)),
+        "notes": "\n".join(f'<p class="note">{html.escape(note)}</p>' for note in notes),
+        "footer": "\n".join(f"<p>{html.escape(line)}</p>" for line in footer),
+        "data": embedded(data),
         "style": style,
         "script": script,
         "policy": f"default-src 'none'; script-src '{_hash(script)}'; style-src '{_hash(style)}'; img-src data:; "

@@ -19,6 +19,10 @@ LIGHT = {
     "N1": "#8A8A8A",
     "N3": "#009E73",
     "N5": "#B0568B",
+    "front": "#000000",
+    "linear": "#8A8A8A",
+    "rotated": "#009E73",
+    "points": "#0072B2",
 }
 DARK = {
     "measured": "#5FB7F0",
@@ -33,6 +37,10 @@ DARK = {
     "N1": "#9097A0",
     "N3": "#38C9A0",
     "N5": "#DE9CC4",
+    "front": "#E8EAED",
+    "linear": "#9097A0",
+    "rotated": "#38C9A0",
+    "points": "#5FB7F0",
 }
 SECOND_LIGHT = {"measured": "#D55E00", "fan": "#E9A06B", "orientation": "#D55E00", "biased": "#E9A06B"}
 """Of the second of two overlaid stores; other roles keep their colour and are drawn thinner."""

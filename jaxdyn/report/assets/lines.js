@@ -24,7 +24,7 @@ function linePanel(chart, panel, view, width, height, labelled) {
     svg.append(node("line", { class: "axis", x1: left, x2: width - right, y1: y(value), y2: y(value) }));
     svg.append(node("text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" }, tickText(value)));
   }
-  for (const value of layerTicks(xs[0], xs[xs.length - 1], width / 55))
+  for (const value of (chart.kind === "plane" ? ticks : layerTicks)(xs[0], xs[xs.length - 1], width / 55))
     svg.append(node("text", { x: x(value), y: bottom + 16, "text-anchor": "middle" }, tickText(value)));
   svg.append(node("text", { x: (left + width - right) / 2, y: height - 5, "text-anchor": "middle" }, panel.xLabel));
   if (!panel.log && low < 0 && high > 0) svg.append(node("line", { class: "zero", x1: left, x2: width - right, y1: y(0), y2: y(0) }));
@@ -70,7 +70,7 @@ function drawLine(svg, one, xs, x, y) {
   const flat = points.length === 1 ? [[points[0][0] - 14, points[0][1]], [points[0][0] + 14, points[0][1]]] : points;
   const line = node("path", { class: `s ${one.role}${second}`, d: path(flat), "--tint": tint(one) });
   svg.append(line);
-  const marked = { measured: 3.4, means: 3, biased: 2.4, N5: 2.6 }[one.role];
+  const marked = { measured: 3.4, means: 3, biased: 2.4, N5: 2.6, rotated: 2.6, points: 3 }[one.role];
   if (marked)
     points.forEach(([px, py], i) => {
       if (one.low && !banded(one) && has(one.low[i]) && has(one.high[i]))

@@ -60,14 +60,14 @@ function key(chart, panels, view) {
   for (const panel of panels)
     for (const one of panel.series) {
       if (one.view && one.view !== view) continue;
-      const label = one.role === "fan" ? "single samples" + (DATA.stores.length > 1 ? `, ${"AB"[one.store || 0]}` : "") : one.label;
+      const label = one.role === "fan" ? `single ${one.label.startsWith("network") ? "network" : "sample"}s` + (DATA.stores.length > 1 ? `, ${"AB"[one.store || 0]}` : "") : one.label;
       if (!seen.has(label)) seen.set(label, one);
     }
   const mark = (one) => {
     const svg = node("svg", { width: 26, height: 12, "aria-hidden": "true", "--thin": 1, "--tint": tint(one) });
     const solid = ["trace", "singular", "orientation"].includes(one.role);
     if (solid) svg.append(node("rect", { class: "bar", x: 2, y: 1, width: 22, height: 10 }));
-    else if (["clouds", "field"].includes(chart.kind) || (chart.kind === "budget")) svg.append(node("circle", { class: "dot", cx: 13, cy: 6, r: 3.5 }));
+    else if (["clouds", "field"].includes(chart.kind) || (chart.kind === "budget") || one.role === "points") svg.append(node("circle", { class: "dot", cx: 13, cy: 6, r: 3.5 }));
     else {
       if (banded(one)) svg.append(node("rect", { class: `band ${one.role}`, x: 1, y: 1, width: 24, height: 10 }));
       svg.append(node("path", { class: `s ${one.role}`, d: "M2 6H24" }));
@@ -123,7 +123,7 @@ function drawer(chart) {
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const main = document.getElementById("report");
-main.append(section("measures", "Measures beside their nulls", DATA.lead, DATA.summary.caption, measureTable(DATA.summary),
+if (DATA.summary) main.append(section("measures", "Measures beside their nulls", DATA.lead, DATA.summary.caption, measureTable(DATA.summary),
   links("measures", () => tableRows(DATA.summary), [])));
 const drawers = DATA.charts.map((chart) => {
   const { body, draw } = drawer(chart);

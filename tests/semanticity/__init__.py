@@ -1,0 +1,1 @@
+"""Tests of semanticity: the laws of generalisation and identification, the toy network, the probe."""
