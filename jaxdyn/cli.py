@@ -18,7 +18,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from . import embedded
+from . import application, embedded
 from .cli_semanticity import semanticity
 from .cli_train import train
 from .errors import InputError, address
@@ -32,7 +32,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Spectra of transformer blocks, each measure beside its null.",
 )
-_debug = False
 _can_resume = False
 
 
@@ -45,7 +44,7 @@ def main() -> None:
     except KeyboardInterrupt:
         code = EXIT_INTERRUPTED
     except Exception as error:
-        if _debug:
+        if application.tracebacks:
             traceback.print_exc()
         message, code = _explain(error)
         error_console.print(message)
@@ -64,12 +63,6 @@ def _explain(error: Exception) -> tuple[str, int]:
     if hasattr(error, "format_message"):  # a usage error of the argument parser
         return f"error: {error.format_message()}", EXIT_BAD_INPUT  # pyright: ignore[reportAttributeAccessIssue]
     return f"unexpected {type(error).__name__}: {error} (run again with --debug for the traceback, and report it)", 1
-
-
-def show_tracebacks(on: bool) -> None:
-    """Print the traceback of an error too, in this process."""
-    global _debug
-    _debug = on
 
 
 def _version(show: bool) -> None:
@@ -132,7 +125,7 @@ def analyze(
     Without MODEL: the model that comes with jaxdyn; and without texts, the prompts written for it.
     """
     global _can_resume
-    show_tracebacks(debug)
+    application.show_tracebacks(debug)
     _can_resume = True
     from .pipeline.settings import Settings, parse_layers
     from .pipeline.texts import first_texts, read_texts
@@ -165,7 +158,7 @@ def analyze(
     seeds = (FEWEST if init_seeds is None else init_seeds) if compare_init else 0
     if seeds:
         check_init(out, settings, seeds, resume=resume)
-    loaded = _load(model, dtype, weights_dtype, revision)
+    loaded = application.load(model, dtype, weights_dtype, revision)
 
     from .pipeline.progress import Progress
     from .pipeline.run import run
@@ -216,7 +209,7 @@ def convert(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
     """Keep an orbax copy of a model, which loads as the model does and restores split over any mesh of devices."""
-    show_tracebacks(debug)
+    application.show_tracebacks(debug)
     import jax
 
     jax.config.update("jax_enable_x64", True)  # a float64 checkpoint is kept as it is
@@ -250,7 +243,7 @@ def models(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
     """List the families and what each was checked against; or describe one MODEL, and what its analysis will take."""
-    show_tracebacks(debug)
+    application.show_tracebacks(debug)
     from . import catalogue
 
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
@@ -269,7 +262,7 @@ def models(
         return
     given.pop("revision", None)
     work = _work(given)
-    _configure(work.dtype, weights_dtype)
+    application.configure(work.dtype, weights_dtype)
     from .pipeline.estimate import measure_rates
 
     found = catalogue.describe(model, work, measure_rates(work.dtype), revision=revision)
@@ -286,8 +279,7 @@ def report(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
     """Write report.html and its figures from one finished or unfinished run, or from two runs overlaid."""
-    global _debug
-    _debug = debug
+    application.show_tracebacks(debug)
     from .report.page import write_report
     from .report.source import open_sources, parse_formats
 
@@ -331,40 +323,3 @@ def _work(given: dict[str, Any]):
     dtype = given.get("dtype", "float32")
     weights_dtype = dtype if dtype == "float64" else given.get("weights-dtype", dtype)  # as analyze holds them
     return Work(Settings(**options), given.get("samples", 32), given.get("length", 128), dtype, weights_dtype)
-
-
-def _load(model: str | None, dtype: str, weights_dtype: str | None, revision: str | None):
-    """Load the model; None is the one that comes with jaxdyn."""
-    _configure(dtype, weights_dtype)
-    from .models import load
-
-    loaded = load(model, dtype=weights_dtype or dtype, revision=revision)
-    return loaded.astype(dtype) if dtype == "float64" and weights_dtype else loaded
-
-
-def _configure(dtype: str, weights_dtype: str | None) -> None:
-    """Check the dtypes and set jax up: an application, unlike the library, may set x64 mode and where programs go."""
-    import jax
-
-    if dtype not in ("float32", "float64"):
-        msg = f"dtype: got {dtype!r}; allowed 'float32' or 'float64'"
-        raise InputError(msg)
-    if weights_dtype not in (None, "bfloat16", "float32"):
-        msg = f"weights-dtype: got {weights_dtype!r}; allowed 'bfloat16' or 'float32'"
-        raise InputError(msg)
-    if dtype == "float64":
-        jax.config.update("jax_enable_x64", True)
-    keep_compiled()
-
-
-def keep_compiled() -> None:
-    """Keep compiled programs on the disk, so that the next run starts at once, unless the user chose a place.
-
-    All of them: jax keeps those alone that took a second, and a run has a hundred that take less.
-    """
-    import jax
-
-    if jax.config.values.get("jax_compilation_cache_dir") is None:
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxdyn"
-        jax.config.update("jax_compilation_cache_dir", str(cache))

@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from . import application
 from .errors import InputError
 
 
@@ -48,12 +49,10 @@ def semanticity(
 
     With --toy: a small ReLU network that learns a resolution, along its training.
     """
-    from .cli import keep_compiled, show_tracebacks
-
-    show_tracebacks(debug)
+    application.show_tracebacks(debug)
     _refuse_mixed(toy, {"MODEL": model, "distance": distance, "layers": layers, "revision": revision},
                   {"slots": slots}, resume=resume)  # fmt: skip
-    keep_compiled()
+    application.keep_compiled()
     from .report.source import parse_formats
 
     endings = parse_formats(formats)

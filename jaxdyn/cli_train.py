@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from . import application
+
 
 def train(
     texts: Annotated[
@@ -43,13 +45,12 @@ def train(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
     """Train a small Llama-style model and its tokenizer on texts, into a Hugging Face folder."""
-    from .cli import keep_compiled, show_tracebacks
     from .training import TrainSettings
     from .training import train as run
     from .training.progress import TrainingBar
 
-    show_tracebacks(debug)
-    keep_compiled()
+    application.show_tracebacks(debug)
+    application.keep_compiled()
     settings = TrainSettings(
         width=width,
         layers=layers,

@@ -14,7 +14,7 @@ import pytest
 import typer
 import yaml
 
-from jaxdyn import cli
+from jaxdyn import application, cli
 
 ROOT = Path(__file__).resolve().parents[1]
 FENCE = re.compile(
@@ -118,7 +118,7 @@ def parse(arguments: list[str], *, name_only: bool = False) -> None:
 def run_shell(block: Block, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run the `jaxdyn` lines of a block in this process and folder."""
     said = io.StringIO()
-    monkeypatch.setattr(cli, "keep_compiled", lambda: None)
+    monkeypatch.setattr(application, "keep_compiled", lambda: None)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     for command in commands(block):
         program, *arguments = shlex.split(command)

@@ -15,7 +15,7 @@ import transformers
 import xarray
 
 import jaxdyn
-from jaxdyn import Model, cli, embedded
+from jaxdyn import Model, application, cli, embedded
 from jaxdyn.pipeline.texts import read_texts
 from jaxdyn.training import corpus, evaluate
 from jaxdyn.training.evaluation import pieces
@@ -117,7 +117,7 @@ def test_a_bare_analyze_needs_no_network(tmp_path: Path, monkeypatch: pytest.Mon
         raise AssertionError(msg)
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(cli, "keep_compiled", lambda: None)
+    monkeypatch.setattr(application, "keep_compiled", lambda: None)
 
     def analyze(out: Path, *options: str) -> xarray.Dataset:
         quick = ["--layers", "0,7", "--parts", "block", "--draws", "0", "--quiet", "--out", str(out)]

@@ -17,7 +17,7 @@ import torch
 from typer.testing import CliRunner
 
 import jaxdyn
-from jaxdyn import InputError, cli
+from jaxdyn import InputError, application, cli
 from jaxdyn.training import Outcome, TrainSettings, model_at, train
 from jaxdyn.training.checkpoints import log_spaced
 from tests.models.tiny import in_own_dtype
@@ -253,7 +253,7 @@ def test_bad_input_is_one_line_and_exit_code_two(
     with pytest.MonkeyPatch.context() as patch:
         arguments = ["jaxdyn", "train", str(texts), *OPTIONS, "--out", str(tmp_path / "out"), *options]
         patch.setattr(sys, "argv", arguments)
-        patch.setattr(cli, "keep_compiled", lambda: None)
+        patch.setattr(application, "keep_compiled", lambda: None)
         with pytest.raises(SystemExit) as stop:
             cli.main()
     errors = capsys.readouterr().err
