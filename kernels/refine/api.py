@@ -232,7 +232,7 @@ def _double_single(A: Array, Q: Array, T: Array, steps: int):
     vectors: Pair = state.Q
     form: Pair = jax.tree.map(lambda part: _block_triangular(part, paired), state.F)
     if not jnp.iscomplexobj(A):
-        form = _equal_diagonals(form, paired, arithmetic)
+        form = _equal_diagonals(form, paired)
     precise, product = arithmetic.lift(A), arithmetic.product
     difference = arithmetic.rounded(arithmetic.minus(product(precise, vectors), product(vectors, form)))
     eye = arithmetic.lift(jnp.broadcast_to(jnp.eye(n, dtype=A.dtype), A.shape))
@@ -248,15 +248,11 @@ def _block_triangular(F: Any, paired: Bool[Array, "B m"]) -> Any:
     return jnp.triu(F).at[:, i + 1, i].set(jnp.where(paired, F[:, i + 1, i], 0))
 
 
-def _equal_diagonals(T: Pair, paired: Bool[Array, "B m"], arithmetic: DoubleSingle) -> Pair:
-    """Both diagonal entries of a 2 x 2 block are their mean, from which they differ by rounding."""
+def _equal_diagonals(T: Pair, paired: Bool[Array, "B m"]) -> Pair:
+    """Both diagonal entries of a 2 x 2 block are its first, from which the second differs by rounding."""
     i = jnp.arange(paired.shape[-1])
-    first, second = (arithmetic.entries(T, j, j) for j in (i, i + 1))
-    half = jax.tree.map(lambda x: x / 2, arithmetic.minus(first, second))
-    mean = arithmetic.minus(first, half)
 
-    def put(x, new):
-        x = x.at[:, i, i].set(jnp.where(paired, new, x[:, i, i]))
+    def put(x):
         return x.at[:, i + 1, i + 1].set(jnp.where(paired, x[:, i, i], x[:, i + 1, i + 1]))
 
-    return Pair(put(T.hi, mean.hi), put(T.lo, mean.lo))
+    return Pair(put(T.hi), put(T.lo))
