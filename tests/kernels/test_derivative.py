@@ -102,7 +102,10 @@ def test_a_block_of_a_normal_matrix_has_eigenvalues_that_move(rng):
 
 def test_double_eigenvalues_have_no_derivative_and_spoil_no_other_matrix():
     A = np.stack([np.eye(4), np.diag([1.0, 2.0, 3.0, 4.0])])
-    scalar = lambda A: jnp.sum(jnp.abs(jk.eigvals(A)), axis=-1)  # noqa: E731
+
+    def scalar(A):
+        return jnp.sum(jnp.abs(jk.eigvals(A)), axis=-1)
+
     moved = derivative(scalar, A, np.ones_like(A))
     assert np.isnan(moved[0])
     assert moved[1] == pytest.approx(4.0)
@@ -119,7 +122,10 @@ def test_scale_and_evidence_do_not_enter(rng):
 
 def test_under_jit_vmap_and_twice(rng):
     A = np.stack([drawn(np.float64, rng)[0] for _ in range(2)])
-    scalar = lambda A: jnp.sum(jk.eigvals(A) ** 3).real  # noqa: E731
+
+    def scalar(A):
+        return jnp.sum(jk.eigvals(A) ** 3).real
+
     slopes = jax.jit(jax.vmap(jax.grad(scalar)), compiler_options=QUICK)(A)
     hessian = jax.jit(jax.hessian(scalar), compiler_options=QUICK)(A[0])
     for k in range(2):
