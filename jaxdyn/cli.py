@@ -158,6 +158,9 @@ def analyze(
     seeds = (FEWEST if init_seeds is None else init_seeds) if compare_init else 0
     if seeds:
         check_init(out, settings, seeds, resume=resume)
+    from .report.painter import Painter
+
+    painter = Painter()
     loaded = application.load(model, dtype, weights_dtype, revision)
 
     from .pipeline.progress import Progress
@@ -166,7 +169,7 @@ def analyze(
     # What draws the report is imported while LAPACK measures.
     threading.Thread(target=importlib.import_module, args=("jaxdyn.report.page",), daemon=True).start()
     origin = {"command": shlex.join(["jaxdyn", *sys.argv[1:]]), "corpus": texts.name if texts else "--text"}
-    with Progress(enabled=not quiet) as progress:
+    with painter, Progress(enabled=not quiet) as progress:
         where: dict[str, Any] = {"out": out, "resume": resume, "progress": progress, "origin": origin}
         outcome, initial = run(loaded, prompts, settings, **where), None
         if seeds:
@@ -178,7 +181,7 @@ def analyze(
         sources = open_sources([out])
         tree = sources[0].tree
         with progress.stage("report and figures", 1) as advance:
-            html, *written = page.write_report(sources, out)
+            html, *written = page.write_report(sources, out, painter=painter)
             advance()
     if as_json:
         files = {"store": str(outcome.store), "report": str(html), "figures": [str(path) for path in written]}

@@ -52,13 +52,14 @@ def test_kernels_never_import_jaxdyn() -> None:
         assert not any(name.split(".")[0] == "jaxdyn" for name in imported(file)), file
 
 
-def test_only_spectra_and_the_threads_and_clock_of_the_pipeline_use_kernels() -> None:
+def test_only_spectra_and_what_counts_cores_or_times_a_schur_form_use_kernels() -> None:
     threads = {
         "propagate.py",
         "pipeline/host.py",
         "pipeline/run.py",
         "pipeline/estimate.py",
-    }  # the last times a Schur form
+        "report/painter.py",
+    }
     allowed = {"spectra.py", "measures/pseudospectra.py", "doctor.py", *threads}
     users = {
         str(file.relative_to(ROOT / "jaxdyn"))

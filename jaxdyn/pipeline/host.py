@@ -1,4 +1,4 @@
-"""The samples of a unit spread over the host's cores: one thread and one BLAS thread a sample."""
+"""Tasks of one shape spread over the host's cores: one thread and one BLAS thread a task."""
 
 import math
 from collections.abc import Callable, Hashable
@@ -13,40 +13,48 @@ import jaxdyn_kernels as jk
 import numpy as np
 
 
-def map_samples(function: Callable[..., Any], samples: list[Any], tick: Callable[[], None], **static: Hashable) -> Any:
-    """Apply a function to each sample on the host's cores, in order.
+def map_tasks(
+    function: Callable[..., Any],
+    tasks: list[Any],
+    *,
+    after: Callable[[int], object] = lambda done: None,
+    **static: Hashable,
+) -> list[Any]:
+    """Apply a function to each task on the host's cores, in order.
 
     Parameters
     ----------
     function : module-level function of a pytree of arrays without batch axes, with static keyword arguments.
-    samples : one pytree of numpy arrays a sample, all of the same shapes.
-    tick : called after each sample.
+    tasks : one pytree of numpy arrays a task, all of the same shapes.
+    after : called with the number of tasks done, after each.
     static : hashable options.
 
     Returns
     -------
-    The function's pytree, of numpy arrays (samples, ...). The bits do not depend on the number of cores: every BLAS
-    call has one thread. Memory: the results, and the temporaries of as many samples as there are cores.
+    The function's pytree of numpy arrays, one a task. The bits do not depend on the number of cores: every BLAS call
+    has one thread. Memory: the results, and the temporaries of as many tasks as there are cores.
     """
-    leaves, structure = jax.tree.flatten(samples[0])
+    if not tasks:
+        return []
+    leaves, structure = jax.tree.flatten(tasks[0])
     shapes = tuple((np.shape(leaf), np.asarray(leaf).dtype) for leaf in leaves)
     program, layout = _compiled(function, structure, shapes, tuple(sorted(static.items())))
-    with jk.single_threaded_blas(), ThreadPoolExecutor(min(jk.cores(), len(samples))) as pool:
-        pending = [pool.submit(_run, program, sample) for sample in samples]
+    results = []
+    with jk.single_threaded_blas(), ThreadPoolExecutor(min(jk.cores(), len(tasks))) as pool:
+        pending = [pool.submit(_run, program, task) for task in tasks]
         try:
-            vectors = []
-            for future in pending:
-                vectors.append(future.result())
-                tick()
+            for done, future in enumerate(pending, start=1):
+                results.append(layout.read(future.result()))
+                after(done)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return layout.read({name: np.stack([one[name] for one in vectors]) for name in vectors[0]})
+    return results
 
 
-def _run(program, sample):
+def _run(program, task):
     """Run and wait. Python does as little as it can here: while it works, the other threads cannot start theirs."""
-    return {name: np.asarray(vector) for name, vector in program(sample).items()}
+    return {name: np.asarray(vector) for name, vector in program(task).items()}
 
 
 @dataclass(frozen=True)
@@ -66,12 +74,12 @@ class _Layout:
         return {name: jnp.concatenate(parts) for name, parts in joined.items()}
 
     def read(self, vectors: dict[str, np.ndarray]) -> Any:
-        """Take the vectors (samples, ...) apart again."""
+        """Take the vectors apart again."""
         start = dict.fromkeys(vectors, 0)
         leaves = []
         for shape, dtype in zip(self.shapes, self.dtypes, strict=True):
-            size, rows = math.prod(shape), vectors[dtype.name]
-            leaves.append(rows[:, start[dtype.name] : start[dtype.name] + size].reshape(len(rows), *shape))
+            size, vector = math.prod(shape), vectors[dtype.name]
+            leaves.append(vector[start[dtype.name] : start[dtype.name] + size].reshape(shape))
             start[dtype.name] += size
         return jax.tree.unflatten(self.structure, leaves)
 
@@ -84,5 +92,5 @@ def _compiled(function, structure, shapes, static):
     bound = jax.jit(partial(function, **dict(static)), inline=True)  # traced once, for its shapes and its program
     leaves, result = jax.tree.flatten(jax.eval_shape(bound, like))
     layout = _Layout(result, tuple(leaf.shape for leaf in leaves), tuple(np.dtype(leaf.dtype) for leaf in leaves))
-    program = jax.jit(lambda sample: layout.write(jax.tree.leaves(bound(sample))))
+    program = jax.jit(lambda task: layout.write(jax.tree.leaves(bound(task))))
     return program.lower(like).compile(), layout

@@ -10,9 +10,10 @@ from jaxdyn.store import Coordinate, Schema, Variable
 
 from . import products
 from .decode import token_texts
+from .rounds import relative_measures
 from .samples import Samples
 from .settings import Settings
-from .spectral import make_plan, relative_measures
+from .spectral import make_plan
 
 
 def rungs(settings: Settings) -> tuple[str, ...]:

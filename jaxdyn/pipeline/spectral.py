@@ -5,10 +5,10 @@ metric scales by a = norm(input)/norm(output). They share the Schur form (scaled
 the numerical abscissa and the singular vectors of M - tI; only an update's singular values are its own. A view without
 a shift is not measured again in the relative metric: its gains are scaled, its other measures are the same numbers.
 
-The measured matrices and their null draws are rounds of one loop, and the views of a matrix rounds of another: null and
-measurement go through the same instructions, and the program stays small. It has no batch axes: LAPACK runs on the
-host, where threads spread the cores over samples (`host.py`), because batched LAPACK calls in one program can wait for
-each other for ever (see jaxdyn_kernels.threads).
+The measured matrices are round 0 and their null draws the rounds after it, all by one program: null and measurement go
+through the same instructions. The views of a matrix are rounds of a loop, so that the program stays small. It has no
+batch axes: LAPACK runs on the host, where threads spread the cores over samples and rounds (`host.py`), because batched
+LAPACK calls in one program can wait for each other for ever (see jaxdyn_kernels.threads).
 """
 
 from typing import Any, NamedTuple
@@ -60,7 +60,7 @@ class Plan(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """What one sample brings to a layer.
+    """What one sample brings to a layer and a round.
 
     Attributes
     ----------
@@ -68,16 +68,39 @@ class Inputs(NamedTuple):
     norms : (P, 2), norm of the residual stream where each enters and leaves.
     ids : (P,), an integer a matrix, unique in the run: its null draws depend on it and the seed, and nothing else.
     seed : of the null draws.
-    product, null_products : running products up to the layer before; None without products. The latter's leaves have a
-        leading axis of draws.
+    round : 0 for the matrices themselves, k > 0 for their draw k - 1.
+    deviation : (P, n), singular values of M - tI, for a draw; round 0 returns them.
+    product : this round's running product up to the layer before; None without products.
     """
 
     matrices: Float[Array, "P n n"]
     norms: Float[Array, "P 2"]
     ids: Int[Array, " P"]
     seed: Int[Array, ""]
+    round: Int[Array, ""]
+    deviation: Float[Array, "P n"]
     product: propagate.Product | None
-    null_products: propagate.Product | None
+
+
+class Measured(NamedTuple):
+    """What a round returns; numpy arrays once `host.map_tasks` has run it.
+
+    Attributes
+    ----------
+    views : by name, (views, ...): the measures of every view, and the evidence of its decomposition.
+    closed : by name, (views,): their N0.
+    cumulative : measures of the running product, by name; empty without products.
+    product : the product including this layer.
+    single : (P,), participation ratios of the round's matrices.
+    deviation : (P, n), of round 0: singular values of M - tI, which the draws need.
+    """
+
+    views: dict[str, Any]
+    closed: dict[str, Any]
+    cumulative: dict[str, Any]
+    product: propagate.Product | None
+    single: Float[Array, " P"]
+    deviation: Float[Array, "P n"]
 
 
 def make_plan(settings: Settings, *, product: bool) -> Plan:
@@ -92,61 +115,50 @@ def make_plan(settings: Settings, *, product: bool) -> Plan:
     return Plan(views, settings.draws, settings.kreiss, settings.truncate, block)
 
 
-def measure_sample(inputs: Inputs, *, plan: Plan) -> tuple[dict[str, Array], dict[str, Array], Any, Any]:
-    """Measure one sample's Jacobians at one layer, beside N0 and N1, and move its running products on.
-
-    Returns
-    -------
-    arrays : by store key, (parts, ...): the raw metric by name, the relative one under "relative/".
-    cumulative : measures of the running product, by name; empty without products.
-    product, null_products : the products including this layer.
-    """
+def measure_round(inputs: Inputs, *, plan: Plan) -> Measured:
+    """Measure one sample's Jacobians at one layer, or one draw of their null N1, and move its running product on."""
     ratio = inputs.norms[:, 0] / inputs.norms[:, 1]
-    n = inputs.matrices.shape[-1]
-    eye = jnp.eye(n, dtype=inputs.matrices.dtype)
-    trace = mean_trace(inputs.matrices)
-    deviation = lax.map(lambda pair: _singular_values(pair[0] - pair[1] * eye), (inputs.matrices, trace))
-
-    keep_product = plan.block is not None
-
-    def one_round(state: tuple[Array, propagate.Product | None]):
-        """Round 0 measures the matrices themselves, round k > 0 their draw k - 1."""
-        number, product = state
-        matrices = inputs.matrices
-        if plan.draws:
-            draw = jnp.maximum(number - 1, 0)
-            drawn = nulls.n1_matrices(
-                jax.random.key(inputs.seed), deviation, trace, inputs.ids, draws=1, first_draw=draw, full=keep_product
-            )
-            matrices = jnp.where(number == 0, matrices, drawn.matrix[:, 0])
-        pieces = lax.map(_take_apart, matrices)
-        found = lax.map(lambda view: _measure_view(pieces, view), _view_table(plan, ratio))
-        if plan.kreiss:  # of the raw metric alone: it is dear, and does not change with the scale of a block
-            raw = jax.tree.map(lambda leaf: leaf[: plan.parts], _view_table(plan, ratio))
-            found["kreiss_scaled"] = lax.map(lambda view: _kreiss(pieces, view), raw)
-        single = participation_ratio(pieces.spectrum.singular_values)
-        if plan.block is None or product is None:
-            return found, {}, product, single
+    matrices = _matrices(inputs, plan)
+    pieces, deviation = lax.map(_take_apart, matrices)
+    found = lax.map(lambda view: _measure_view(pieces, view), _view_table(plan, ratio))
+    if plan.kreiss:  # of the raw metric alone: it is dear, and does not change with the scale of a block
+        raw = jax.tree.map(lambda leaf: leaf[: plan.parts], _view_table(plan, ratio))
+        found["kreiss_scaled"] = lax.map(lambda view: _kreiss(pieces, view), raw)
+    single = participation_ratio(pieces.spectrum.singular_values)
+    product, cumulative = inputs.product, {}
+    if plan.block is not None and product is not None:
         product, cumulative = products.advance(product, matrices[plan.block], truncate=plan.truncate)
-        return found, cumulative, product, single
+    closed = lax.map(lambda view: _closed_form(inputs.matrices, view), _view_table(plan, ratio))
+    return Measured(found, closed, cumulative, product, single, deviation)
 
-    states = None
-    if keep_product:
-        states = jax.tree.map(lambda leaf: leaf[None], inputs.product)
-        if plan.draws:
-            states = jax.tree.map(lambda own, null: jnp.concatenate([own, null]), states, inputs.null_products)
-    found, cumulative, states, single = lax.map(one_round, (jnp.arange(plan.draws + 1), states))
-    measured = {name: value[0] for name, value in cumulative.items()}
-    product = null_products = None
-    if plan.block is not None:
-        product = jax.tree.map(lambda leaf: leaf[0], states)
-        null_products = jax.tree.map(lambda leaf: leaf[1:], states) if plan.draws else None
-        for name, values in cumulative.items() if plan.draws else ():
-            mean, sd = nulls.summarise(values[1:])
-            measured |= {f"{name}_null": mean, f"{name}_null_sd": sd, f"{name}_excess": values[0] - mean}
-        measured["single_participation_ratio"] = single[0, plan.block]
-        measured["single_update_norm"] = frobenius(inputs.matrices[plan.block] - eye)
-    return _arrays(found, inputs, ratio, plan), measured, product, null_products
+
+def _matrices(inputs: Inputs, plan: Plan) -> Float[Array, "P n n"]:
+    """Return the matrices themselves or their draw; the block's has both Haar factors where products are kept."""
+    if not plan.draws:
+        return inputs.matrices
+    kinds = range(len(inputs.matrices))
+    both = [kind for kind in kinds if kind == plan.block]
+    one = [kind for kind in kinds if kind != plan.block]
+
+    def drawn() -> Array:
+        key, trace = jax.random.key(inputs.seed), mean_trace(inputs.matrices)
+        null = inputs.matrices
+        for chosen, full in ((both, True), (one, False)):
+            if chosen:
+                where = jnp.asarray(chosen)
+                draws = nulls.n1_matrices(
+                    key,
+                    inputs.deviation[where],
+                    trace[where],
+                    inputs.ids[where],
+                    draws=1,
+                    first_draw=inputs.round - 1,
+                    full=full,
+                )
+                null = null.at[where].set(draws.matrix[:, 0])
+        return null
+
+    return lax.cond(inputs.round == 0, lambda: inputs.matrices, drawn)
 
 
 class Pieces(NamedTuple):
@@ -159,11 +171,12 @@ class Pieces(NamedTuple):
     right_h: Float[Array, "*P n n"]
 
 
-def _take_apart(matrix: Array) -> Pieces:
-    left, _, right_h = _svd(matrix - mean_trace(matrix) * jnp.eye(matrix.shape[-1], dtype=matrix.dtype))
+def _take_apart(matrix: Array) -> tuple[Pieces, Array]:
+    """Decompose one matrix; also the singular values of M - tI."""
+    left, deviation, right_h = _svd(matrix - mean_trace(matrix) * jnp.eye(matrix.shape[-1], dtype=matrix.dtype))
     spectrum = spectra.decompose(matrix, vectors=True, implementation="lapack")
     abscissa = nonnormality.numerical_abscissa(matrix, norm=spectrum.singular_values[0])
-    return Pieces(matrix, spectrum, abscissa, left, right_h)
+    return Pieces(matrix, spectrum, abscissa, left, right_h), deviation
 
 
 def _view_table(plan: Plan, ratio: Array) -> tuple[Array, Array, Array]:
@@ -213,57 +226,6 @@ def _measure_view(pieces: Pieces, view: tuple[Array, Array, Array]) -> dict[str,
         "frobenius_norm": frobenius(matrix),
         "update_norm": frobenius(piece.matrix - eye),
     }
-
-
-def _arrays(found: dict[str, Array], inputs: Inputs, ratio: Array, plan: Plan) -> dict[str, Array]:
-    """Name the rounds' arrays (rounds, views, ...) as the store does."""
-    closed = lax.map(lambda view: _closed_form(inputs.matrices, view), _view_table(plan, ratio))
-    parts, out = plan.parts, {}
-    for name, value in found.items():
-        if name not in UNITS:
-            out[name] = value[0, :parts]
-            continue
-        arrays = _beside_nulls(name, value, closed[name][: value.shape[1]], plan)
-        out |= {key: array[:parts] for key, array in arrays.items()}
-        if name in relative_measures(plan):
-            out |= {f"relative/{key}": _relative(UNITS[name], array, ratio, plan) for key, array in arrays.items()}
-    if plan.draws:
-        out["eigenvalues_null"] = found["eigenvalues"][1, :parts]
-    where = jnp.asarray([view.index for view in plan.views[:parts]])
-    return out | {"input_norm": inputs.norms[where, 0], "output_norm": inputs.norms[where, 1]}
-
-
-def relative_measures(plan: Plan) -> tuple[str, ...]:
-    """Names of the measures that are stored in the relative metric: the gains, and all where there is an update.
-
-    The Kreiss constant is left out: it is dear, and does not change with the scale of a block.
-    """
-    shifted = any(view.shift for view in plan.views)
-    return tuple(name for name, unit in UNITS.items() if (shifted or unit == "gain") and name != "kreiss_scaled")
-
-
-def _beside_nulls(name: str, value: Array, n0: Array, plan: Plan) -> dict[str, Array]:
-    """One measure (views,) with N0 and, where it was drawn, N1 along the last axis, from its rounds (rounds, views)."""
-    n0 = n0.astype(value.dtype)
-    if not plan.draws:
-        return {name: value[0], f"{name}_null": n0[..., None], f"{name}_excess": (value[0] - n0)[..., None]}
-    mean, sd = nulls.summarise(jnp.moveaxis(value[1:], 0, -1))
-    null = jnp.stack([n0, mean], axis=-1)
-    return {
-        name: value[0],
-        f"{name}_null": null,
-        f"{name}_null_sd": jnp.stack([jnp.where(jnp.isnan(n0), jnp.nan, 0), sd], axis=-1),
-        f"{name}_excess": value[0, :, None] - null,
-    }
-
-
-def _relative(unit: str, array: Array, ratio: Array, plan: Plan) -> Array:
-    """Return the parts of one array (views, ...) in the relative metric, the unshifted ones by their scale."""
-    rows, own = [], iter(range(plan.parts, len(plan.views)))
-    for view in plan.views[: plan.parts]:
-        scaled = array[view.part] * (ratio[view.index] if unit == "gain" else 1)
-        rows.append(array[next(own)] if view.shift else scaled)
-    return jnp.stack(rows)
 
 
 def _closed_form(matrices: Array, view: tuple[Array, Array, Array]) -> dict[str, Array]:

@@ -7,7 +7,7 @@ and each sample is measured on the host beside its nulls.
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,11 +20,12 @@ from jaxdyn.models.architecture import Architecture
 from jaxdyn.models.model import Model
 
 from . import products
-from .host import map_samples
+from .host import map_tasks
 from .layout import has_product
+from .rounds import join
 from .samples import Samples
 from .settings import Settings
-from .spectral import Inputs, make_plan, measure_sample
+from .spectral import Inputs, make_plan, measure_round
 
 SITES = {"block": ("x", "y"), "attention": ("x", "h"), "mlp": ("h", "y")}
 """Where the residual stream enters and leaves each Jacobian."""
@@ -47,40 +48,53 @@ class Measurer:
         self._arch, self._settings, self._members = arch, settings, members
         self._product = has_product(settings, layers)
         self._plan = make_plan(settings, product=self._product)
-        self._states: Any = None
+        self._products: list[Any] = []
+        """By sample and round, (S, draws + 1, ...), after the first layer."""
         self._cumulative: list[Arrays] = []
 
     def measure(
         self, layer: int, matrices: Float[np.ndarray, "P S n n"], norms: Float[np.ndarray, "P 2 S"], tick: Callable
     ) -> Arrays:
         """Return one layer's arrays by store key, (parts, S, ...); `tick` is called after each sample."""
-        kinds = len(self._settings.matrices)
+        kinds, count = len(self._settings.matrices), len(self._members)
         ids: Any = ((self._members * self._arch.layers + layer)[:, None] * kinds + np.arange(kinds)).astype(np.int32)
-        count = len(self._members)
-        fresh = self._fresh(matrices.dtype) if self._states is None else None
-        seed: Any = np.asarray(self._settings.seed, np.uint32)
-        inputs = []
-        for s in range(count):
-            state = fresh or jax.tree.map(lambda leaf, s=s: leaf[s], self._states)
-            inputs.append(Inputs(cast(Any, matrices[:, s]), cast(Any, norms[:, :, s]), ids[s], seed, *state))
-        arrays, cumulative, *states = map_samples(measure_sample, inputs, tick, plan=self._plan)
-        self._states = tuple(states)
+        seed = np.asarray(self._settings.seed, np.uint32)
+        states = self._products or self._fresh(matrices.dtype)
+
+        def task(s: int, number: int, deviation: Any) -> Inputs:
+            given: Any = matrices[:, s], norms[:, :, s], ids[s], seed, np.int32(number)
+            return Inputs(*given, deviation=deviation, product=states[s][number])
+
+        draws = range(self._settings.draws)
+        unknown = np.zeros((kinds, matrices.shape[-1]), matrices.dtype)
+        first = [task(s, 0, unknown) for s in range(count)]
+        own = map_tasks(measure_round, first, after=lambda _: draws or tick(), plan=self._plan)
+        null = [task(s, 1 + k, own[s].deviation) for s in range(count) for k in draws]
+        drawn = map_tasks(measure_round, null, after=lambda done: done % len(draws) or tick(), plan=self._plan)
+        by_sample = [drawn[s * len(draws) : (s + 1) * len(draws)] for s in range(count)]
+        if self._product:
+            self._products = [[one.product for one in (own[s], *by_sample[s])] for s in range(count)]
+        joined = [join(own[s], by_sample[s], norms[:, :, s], self._plan) for s in range(count)]
+        arrays, cumulative = _stack(joined)
         self._cumulative.append(cumulative)
         return {key: np.moveaxis(value, 0, 1) for key, value in arrays.items()}
 
     def cumulative(self) -> Arrays:
         """Return the measures of the running products (S, depth), and the rates of the last (S, r); or nothing."""
-        if not self._product or self._states is None:
+        if not self._products:
             return {}
-        return products.with_laws(self._cumulative, self._arch.width) | products.stretching(self._states[0])
+        last = _stack([sample[0] for sample in self._products])
+        return products.with_laws(self._cumulative, self._arch.width) | products.stretching(last)
 
-    def _fresh(self, dtype: np.dtype) -> tuple:
-        """Products of no factors."""
-        if not self._product:
-            return None, None
-        settings = self._settings
-        begin = partial(products.begin, self._arch.width, dtype, truncate=settings.truncate)
-        return begin(), begin(draws=settings.draws) if settings.draws else None
+    def _fresh(self, dtype: np.dtype) -> list[Any]:
+        """Products of no factors, by sample and round; None without products."""
+        begun = products.begin(self._arch.width, dtype, truncate=self._settings.truncate) if self._product else None
+        return [[begun] * (self._settings.draws + 1)] * len(self._members)
+
+
+def _stack(trees: list[Any]) -> Any:
+    """One pytree of arrays with a leading axis, from many."""
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
 
 
 def run_unit(

@@ -16,6 +16,7 @@ from .clouds import cloud_chart
 from .depth import PROFILES, depth_chart
 from .drawing import draw
 from .listing import draw_directions
+from .painter import Painter
 from .product import product_chart
 from .semanticity import semanticity_charts
 from .source import FORMATS, Source, of_tree
@@ -38,20 +39,27 @@ def charts(sources: Sequence[Source]) -> list[Chart]:
     return [chart for chart in found if chart is not None]
 
 
-def draw_all(drawn: Sequence[Chart]) -> dict[str, Figure]:
-    """Draw charts, by file name; the depth profiles twice, raw and as excess."""
-    figures = {}
+def names(drawn: Sequence[Chart]) -> dict[str, tuple[Chart, str]]:
+    """Chart and view of every figure, by file name; the depth profiles come twice, raw and as excess."""
+    found = {}
     for chart in drawn:
-        if chart.kind == "directions":
-            figures[chart.name] = draw_directions(chart)
-        elif chart.name == "depth_profiles":
-            groups = tuple(chart.groups)[:2]
-            for view in chart.views:
-                name = chart.name if view == RAW else "depth_excess"
-                figures[name] = draw(chart, view=view, groups=groups)
-        else:
-            figures[chart.name] = draw(chart, columns=3 if chart.kind in ("clouds", "field") else 4)
-    return figures
+        for view in chart.views if chart.name == "depth_profiles" else (RAW,):
+            found[chart.name if view == RAW else "depth_excess"] = chart, view
+    return found
+
+
+def draw_one(chart: Chart, view: str = RAW) -> Figure:
+    """Draw a chart the way that suits its kind."""
+    if chart.kind == "directions":
+        return draw_directions(chart)
+    if chart.name == "depth_profiles":
+        return draw(chart, view=view, groups=tuple(chart.groups)[:2])
+    return draw(chart, columns=3 if chart.kind in ("clouds", "field") else 4)
+
+
+def draw_all(drawn: Sequence[Chart]) -> dict[str, Figure]:
+    """Draw charts, by file name."""
+    return {name: draw_one(chart, view) for name, (chart, view) in names(drawn).items()}
 
 
 def save_all(
@@ -60,6 +68,7 @@ def save_all(
     *,
     formats: Sequence[str] = FORMATS,
     drawn: Sequence[Chart] | None = None,
+    painter: Painter | None = None,
 ) -> list[Path]:
     """Write every figure the store has data for, and the card.
 
@@ -69,6 +78,7 @@ def save_all(
     folder : existing folder; files are named after their charts, the card `card.png`.
     formats : file endings, any of "png", "svg".
     drawn : the charts, where the caller has them already.
+    painter : draws every other figure at the same time; the sources then need folders.
 
     Returns
     -------
@@ -79,11 +89,24 @@ def save_all(
     InputError : no sample of the store is done.
     """
     sources = [of_tree(source)] if isinstance(source, xr.DataTree) else list(source)
-    drawn = charts(sources) if drawn is None else drawn
-    written = []
-    for name, figure in draw_all(drawn).items():
-        written += _save(figure, [Path(folder) / f"{name}.{ending}" for ending in formats])
-    return [*written, *_save(draw_card(drawn[0], sources), [Path(folder) / "card.png"], dpi=100)]
+    drawn, folder = charts(sources) if drawn is None else drawn, Path(folder)
+    wanted = list(names(drawn))
+    stores = [one.folder for one in sources]
+    helped = painter is not None and painter.draw(stores, folder, formats, wanted[1::2])
+    files = save_some(drawn, folder, formats, wanted[:: 2 if helped else 1])
+    card = _save(draw_card(drawn[0], sources), [folder / "card.png"], dpi=100)
+    if painter is not None and helped:
+        files |= painter.files()
+        files |= save_some(drawn, folder, formats, [name for name in wanted if name not in files])
+    return [*(file for name in wanted for file in files[name]), *card]
+
+
+def save_some(
+    drawn: Sequence[Chart], folder: Path, formats: Sequence[str], wanted: Sequence[str]
+) -> dict[str, list[Path]]:
+    """Write the figures of these names; return the files of each."""
+    known = names(drawn)
+    return {name: _save(draw_one(*known[name]), [folder / f"{name}.{ending}" for ending in formats]) for name in wanted}
 
 
 def _save(figure: Figure, files: list[Path], *, dpi: int = DPI) -> list[Path]:

@@ -21,6 +21,7 @@ from jaxdyn.store import StoreError
 from . import captions, palette
 from .chart import Chart, as_plain
 from .figures import charts, save_all
+from .painter import Painter
 from .source import FORMATS, Source, commands, differences, one_line, provenance
 from .summary import summary
 
@@ -36,7 +37,13 @@ ABSENT = {
 """Figures that a store may lack, and why."""
 
 
-def write_report(sources: Sequence[Source], folder: str | Path, *, formats: Sequence[str] = FORMATS) -> list[Path]:
+def write_report(
+    sources: Sequence[Source],
+    folder: str | Path,
+    *,
+    formats: Sequence[str] = FORMATS,
+    painter: Painter | None = None,
+) -> list[Path]:
     """Write report.html, the figures and the card.
 
     Parameters
@@ -44,6 +51,7 @@ def write_report(sources: Sequence[Source], folder: str | Path, *, formats: Sequ
     sources : one store or two to be overlaid (`source.open_sources`).
     folder : created where it is missing; files of an earlier report are replaced.
     formats : endings of the figure files, any of "png", "svg".
+    painter : draws half of the figures at the same time.
 
     Returns
     -------
@@ -57,7 +65,7 @@ def write_report(sources: Sequence[Source], folder: str | Path, *, formats: Sequ
     try:
         folder.mkdir(parents=True, exist_ok=True)
         drawn = charts(sources)
-        written = save_all(sources, folder, formats=formats, drawn=drawn)
+        written = save_all(sources, folder, formats=formats, drawn=drawn, painter=painter)
         page = folder / "report.html"
         update = page.with_name(".report.html.partial")
         update.write_text(page_html(sources, drawn, [path.name for path in written]), encoding="utf-8")
