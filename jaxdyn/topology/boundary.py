@@ -143,5 +143,5 @@ def _to_communities(graph, labels, part):
     own[joined] = place
     count = max(1, len(communities))
     cells = np.concatenate([of.first * count + own[of.second], of.second * count + own[of.first]])
-    total = np.bincount(cells, np.tile(of.weight, 2), graph.size * count)
+    total = np.bincount(cells, np.tile(of.weight, 2), graph.size * count).astype(float)  # int without an edge
     return total.reshape(graph.size, count), own

@@ -58,7 +58,8 @@ class SignedGraph:
     def strength(self, part: str = "absolute") -> Float[np.ndarray, " D"]:
         """Sum of the weights at each node."""
         of = self.part(part)
-        return np.bincount(of.first, of.weight, self.size) + np.bincount(of.second, of.weight, self.size)
+        ends, weights = np.concatenate([of.first, of.second]), np.tile(of.weight, 2)
+        return np.bincount(ends, weights, self.size).astype(float)  # bincount gives integers where there is no edge
 
     def degree(self, part: str = "absolute") -> Int[np.ndarray, " D"]:
         """Number of edges at each node."""

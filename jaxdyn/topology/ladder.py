@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike
 from scipy.stats import ortho_group, rankdata
 
 from .amplification import amplifications
-from .boundary import boundaries, rewired_graphs
+from .boundary import BOUNDARIES, boundaries, rewired_graphs
 from .communities import leiden, signed_modularity
 from .correlation import Moments, correlation, moments, shrink
 from .coupling import community_coupling, coupling
@@ -164,7 +164,7 @@ def _moments(seen, settings, rng):
 def _divided(graph, gains, settings, rng):
     """Divide a new graph and couple it with gains."""
     if not len(graph):
-        b, g = 6, len(gains)
+        b, g = len(BOUNDARIES), len(gains)
         return np.full((b, g), np.nan), np.full((b + 1, g), np.nan), np.nan
     labels = divide(graph, settings, settings.null_seeds)
     at = boundaries(graph, labels, rewired_graphs(graph, settings.z_draws, rng))

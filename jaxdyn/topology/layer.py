@@ -11,11 +11,13 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 from numpy.typing import ArrayLike
+from scipy.linalg import eigh
+from threadpoolctl import threadpool_limits
 
 from jaxdyn.errors import InputError
 
-from .amplification import amplifications
-from .boundary import boundaries, rewired_graphs
+from .amplification import AMPLIFICATIONS, amplifications
+from .boundary import BOUNDARIES, boundaries, rewired_graphs
 from .communities import Communities, find_communities, signed_modularity
 from .correlation import Moments, correlation, moments, shrink
 from .coupling import bootstrap, community_coupling, coupling, large_communities
@@ -29,6 +31,9 @@ States = Float[np.ndarray, "N D"] | Iterable[Float[np.ndarray, "n D"]]
 
 FLOOR, REWIRED, RESAMPLED = 100, 101, 102
 """Numbers of the random streams beside those of the nulls."""
+
+SMALL = 512
+"""Width up to which BLAS has one thread."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,13 @@ def layer_topology(
     settings = settings or TopologySettings()
     keep = "permuted" in settings.nulls or settings.floor == "permutation"
     states, found = _read(states, keep)
+    # Thousands of small products are slower on several threads than on one, and slower still on a busy machine.
+    with threadpool_limits(1 if len(found.mean) <= SMALL else None, "blas"):
+        return _study(states, found, jacobian, settings, articles, covariates or {}, initial, same_half, progress)
+
+
+def _study(states, found, jacobian, settings, articles, covariates, initial, same_half, progress) -> xr.Dataset:
+    """Measure, draw the nulls, and put all of it together."""
     jacobian = np.asarray(jacobian, np.float64)
     width = len(found.mean)
     if jacobian.shape != (width, width):
@@ -121,7 +133,10 @@ def layer_topology(
         raise InputError(msg, page=PAGE)
     noise, floor = _floor(found, states, articles, settings)
     made = _observe(found, jacobian, floor, settings, states=states, articles=articles)
-    given = _covariates(made.seen, covariates or {})
+    given = _covariates(made.seen, covariates)
+    own = np.full((len(BOUNDARIES), len(AMPLIFICATIONS)), np.nan)
+    if same_half is not None:
+        own = coupling(made.seen.boundaries, amplifications(same_half))
     return of_layer(
         Layer(
             seen=made.seen,
@@ -132,15 +147,14 @@ def layer_topology(
             top_eigenvalue=_largest(made.seen.r),
             couplings=_couplings(made.seen, np.stack(list(given.values())), settings),
             given=given,
-            alone=np.stack([_partial(made.seen, one[None]) for one in given.values()]),
+            alone=np.stack([coupling(made.seen.boundaries, made.seen.gains, one[None]) for one in given.values()]),
             nulls=_nulls(made, settings, progress),
             initial=_initial(initial, floor, settings),
-            same_half=np.full((6, 7), np.nan) if same_half is None or not len(made.seen.graph)
-            else coupling(made.seen.boundaries, amplifications(same_half)),
+            same_half=own,
             swept={k: _at_k(made.seen, k, settings) for k in settings.sweep},
         ),
         settings,
-    )  # fmt: skip
+    )
 
 
 @dataclass(frozen=True)
@@ -167,7 +181,7 @@ def _observe(found: Moments, jacobian, floor, settings, *, states=None, articles
         labels = divided.best if settings.partition == "best" else divided.consensus
         at = boundaries(graph, labels, rewired)
     else:
-        at = np.full((6, graph.size), np.nan)
+        at = np.full((len(BOUNDARIES), graph.size), np.nan)
     gains = amplifications(jacobian)
     seen = Observed(found, raw, floor, graph, labels, at, gains, rewired, jacobian, states, articles)
     return _Made(seen, divided, edges, intensity)
@@ -215,17 +229,13 @@ def _couplings(seen: Observed, given: np.ndarray, settings) -> dict[str, np.ndar
     over = large_communities(seen.graph, seen.labels, seen.boundaries, seen.gains)
     found = {
         "coupling": coupling(seen.boundaries, seen.gains),
-        "coupling_partial": _partial(seen, given),
+        "coupling_partial": coupling(seen.boundaries, seen.gains, given),
         "community_coupling": community_coupling(seen.graph, seen.labels, seen.boundaries, seen.gains),
     }
     found["coupling_low"], found["coupling_high"] = bootstrap(seen.boundaries, seen.gains, rng)
     found["coupling_partial_low"], found["coupling_partial_high"] = bootstrap(seen.boundaries, seen.gains, rng, given)
     found["community_coupling_low"], found["community_coupling_high"] = bootstrap(*over, rng)
     return found
-
-
-def _partial(seen: Observed, given: np.ndarray) -> np.ndarray:
-    return coupling(seen.boundaries, seen.gains, given)
 
 
 def _nulls(made: _Made, settings, progress) -> dict[str, Draws]:
@@ -252,10 +262,10 @@ def _initial(models, floor, settings) -> dict[str, np.ndarray]:
         made.append(_observe(found, np.asarray(jacobian, np.float64), floor, settings).seen)
     whole = [one for one in made if len(one.graph)]
     return {
-        "coupling": np.array([coupling(one.boundaries, one.gains) for one in whole]).reshape(-1, 6, 7),
+        "coupling": np.array([coupling(one.boundaries, one.gains) for one in whole]).reshape(-1, len(BOUNDARIES), len(AMPLIFICATIONS)),
         "community_coupling": np.array(
             [community_coupling(one.graph, one.labels, one.boundaries, one.gains) for one in whole]
-        ).reshape(-1, 7, 7),
+        ).reshape(-1, len(BOUNDARIES) + 1, len(AMPLIFICATIONS)),
         "modularity": np.array([signed_modularity(one.graph, one.labels, gamma=settings.gamma) for one in whole]),
     }
 
@@ -265,13 +275,11 @@ def _at_k(seen: Observed, k: int, settings) -> tuple[int, float, np.ndarray]:
     r, _ = shrink(seen.r, seen.found.count, settings.shrinkage)
     graph: SignedGraph = top_k_graph(r, k, floor=seen.floor, raw=seen.r)
     if not len(graph):
-        return 0, np.nan, np.full((6, 7), np.nan)
+        return 0, np.nan, np.full((len(BOUNDARIES), len(AMPLIFICATIONS)), np.nan)
     labels = divide(graph, settings, settings.null_seeds)
     at = boundaries(graph, labels, [])
     return len(graph), signed_modularity(graph, labels, gamma=settings.gamma), coupling(at, seen.gains)
 
 
 def _largest(r: np.ndarray) -> float:
-    from scipy.linalg import eigh
-
     return float(eigh(r, eigvals_only=True, subset_by_index=[len(r) - 1, len(r) - 1])[0])

@@ -85,17 +85,20 @@ def permuted(
     states : samples.
     rng : of the permutations.
     articles : label of each sample. Where an article has several, its samples are alike, and a free permutation would
-        make noise look smaller than it is: then each coordinate's samples are shifted round the circle, in the order of
-        the articles, by a random step of its own, which keeps all but a few neighbours together.
+        make noise look smaller than it is: then every coordinate gets the articles in an order of its own, their samples
+        together. Articles of one length stay aligned; others overlap in part, and noise comes out up to a fifth smaller.
     """
     states = np.asarray(states)
     count, width = states.shape
-    labels = np.arange(count) if articles is None else np.unique(np.asarray(articles), return_inverse=True)[1]
-    if len(np.unique(labels)) == count:
+    if articles is None or len(np.unique(np.asarray(articles))) == count:
         return rng.permuted(states, axis=0)
-    ordered = states[np.argsort(labels, kind="stable")]
-    steps = (np.arange(count)[:, None] + rng.integers(0, count, width)) % count
-    return np.take_along_axis(ordered, steps, axis=0)
+    labels = np.unique(np.asarray(articles), return_inverse=True)[1]
+    members = np.split(np.argsort(labels, kind="stable"), np.cumsum(np.bincount(labels))[:-1])
+    drawn = np.empty_like(states)
+    for coordinate in range(width):
+        order = rng.permutation(len(members))
+        drawn[:, coordinate] = states[np.concatenate([members[one] for one in order]), coordinate]
+    return drawn
 
 
 def matched_moments(r: Float[np.ndarray, "D D"], rng: np.random.Generator) -> Float[np.ndarray, "D D"]:
