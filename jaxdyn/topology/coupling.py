@@ -119,7 +119,9 @@ def bootstrap(
             continue
         weights = rng.multinomial(count, np.full(count, 1 / count), size=RESAMPLES) / count
         drawn = _weighted_pearson(weights, x[0], y)
-        low[row], high[row] = np.nanpercentile(drawn, INTERVAL, axis=0) if np.isfinite(drawn).any() else np.nan
+        varies = np.isfinite(drawn).any(axis=0)
+        if varies.any():
+            low[row, varies], high[row, varies] = np.nanpercentile(drawn[:, varies], INTERVAL, axis=0)
     return low, high
 
 
