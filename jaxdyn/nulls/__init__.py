@@ -14,7 +14,7 @@ from .n4_weights import n4, replaced_weights
 from .n5_initial import n5
 from .n6_halves import n6, n6_of_mean
 from .n7_depth import depth_trend, monotone_share, n7, spearman, trend_test
-from .named import PRODUCT, cross_layer_overlap, measured, product_log_singular_values
+from .named import PRODUCT, cross_layer_overlap, measured
 from .null import Excess, Null, excess
 
 RUNGS = {
@@ -51,7 +51,6 @@ __all__ = [
     "n6",
     "n6_of_mean",
     "n7",
-    "product_log_singular_values",
     "replaced_weights",
     "rotated",
     "spearman",

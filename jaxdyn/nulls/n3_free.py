@@ -14,11 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxdyn import spectra
+from jaxdyn import propagate, spectra
 from jaxdyn.errors import InputError
 from jaxdyn.measures import nulls, rank
 
-from .named import product_log_singular_values
 from .null import Null
 
 OUTLIER = 0.1
@@ -64,7 +63,7 @@ def free_law(factors: Float[Array, "L ... n n"]) -> FreeLaw:
     """
     values = spectra.singular_values(factors)
     free = nulls.free_product_participation_ratio(rank.participation_ratio(values), factors.shape[-1])[-1]
-    own = rank.participation_ratio(product_log_singular_values(factors), log=True)
+    own = rank.participation_ratio(propagate.product_log_singular_values(factors), log=True)
     outlier = jnp.max(1 / rank.stable_rank(values), axis=0)
     return FreeLaw(*(np.asarray(one) for one in (own, free, own / free, outlier, outlier <= OUTLIER)))
 

@@ -4,21 +4,16 @@ A name is one of `jaxdyn.measures.MEASURES`, a measure of each matrix (..., n, n
 measure of the running product of layers (L, ..., n, n) -> (L, ...). Anything else is given as a function.
 """
 
-import math
 from collections.abc import Callable
 from functools import partial
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jaxtyping import Array, Float
 
 from jaxdyn import measures, propagate, spectra
 from jaxdyn.errors import InputError
 from jaxdyn.measures import arrays, nonnormality, nulls, rank
-
-HIGHEST = lax.Precision.HIGHEST
 
 Measure = str | Callable[[Array], Array | np.ndarray]
 """A name, or a function of an array of matrices."""
@@ -104,7 +99,7 @@ def _of_each(matrices, name):
     if name in _OF_MATRIX:
         return _OF_MATRIX[name](matrices)
     if name == "self_alignment":
-        left, _, right_h = _singular_vectors(arrays.deviator(matrices))
+        left, _, right_h = spectra.svd(arrays.deviator(matrices))
         return measures.self_alignment(left, right_h)
     if name in _OF_SCHUR:
         return _OF_SCHUR[name](spectra.decompose(matrices))
@@ -122,7 +117,7 @@ def _of_each(matrices, name):
 def _of_product(factors, name):
     if name == "cross_layer_overlap":
         return cross_layer_overlap(factors)
-    logs = _running(factors)
+    logs = propagate.product_log_singular_values(factors, running=True)
     if name == "product_alignment_ratio":
         single = rank.participation_ratio(spectra.singular_values(factors))
         return nulls.cross_layer_alignment(logs, single)
@@ -143,52 +138,6 @@ def cross_layer_overlap(factors: Float[Array, "L ... n n"]) -> Float[Array, "L .
     (L, ...), dimensionless, 0 to 1: k/n for unrelated layers, NaN for the first one. It says which neighbours are
     related; `product_alignment_ratio` says what that does to the product.
     """
-    left, _, right_h = _singular_vectors(arrays.deviator(factors))
+    left, _, right_h = spectra.svd(arrays.deviator(factors))
     overlap = nonnormality.self_alignment(left[:-1], right_h[1:])
     return jnp.concatenate([jnp.full_like(overlap[:1], jnp.nan), overlap])
-
-
-@jax.jit
-def product_log_singular_values(factors: Float[Array, "L ... n n"]) -> Float[Array, "*batch n"]:
-    """Natural logarithms of the singular values of J_L ... J_1, descending, by `propagate`: of the whole product only.
-
-    Parameters
-    ----------
-    factors : (L, ..., n, n), first layer first; complex ones are taken as real matrices of twice the size,
-        [[Re, -Im], [Im, Re]], whose singular values are the same in pairs.
-
-    Returns
-    -------
-    (..., n); NaN where a factor has one. Cost: 9 n^3 flops a factor and one singular value problem.
-    """
-    if jnp.iscomplexobj(factors):
-        top = jnp.concatenate([factors.real, -factors.imag], axis=-1)
-        bottom = jnp.concatenate([factors.imag, factors.real], axis=-1)
-        return product_log_singular_values(jnp.concatenate([top, bottom], axis=-2))[..., ::2]
-    product = propagate.start(factors[0])
-    product, _ = lax.scan(lambda state, factor: (propagate.step(state, factor), None), product, factors[1:])
-    return propagate.log_singular_values(product)
-
-
-@jax.jit
-def _running(factors):
-    return propagate.cumulative(factors)[1]
-
-
-def _singular_vectors(matrices):
-    """Left and right singular vectors, one matrix after another on the host."""
-    return _svd(matrices)
-
-
-_svd = jax.jit(lambda matrices: _one_by_one(matrices))
-
-
-def _one_by_one(matrices):
-    flat = matrices.reshape(math.prod(matrices.shape[:-2]), *matrices.shape[-2:])
-    finite = jnp.all(jnp.isfinite(flat), axis=(-2, -1), keepdims=True)
-    u, s, vh = lax.map(lambda M: tuple(jnp.linalg.svd(M)), jnp.where(finite, flat, 0))
-    lead = matrices.shape[:-2]
-    return tuple(
-        jnp.where(finite if leaf.ndim == 3 else finite[..., 0], leaf, jnp.nan).reshape(*lead, *leaf.shape[1:])
-        for leaf in (u, s, vh)
-    )

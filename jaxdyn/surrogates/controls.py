@@ -14,6 +14,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Complex, Float, Inexact, Int, Key
 
+from jaxdyn import spectra
+from jaxdyn.errors import InputError
 from jaxdyn.measures import nulls
 from jaxdyn.measures.arrays import frobenius
 from jaxdyn.measures.nonnormality import leading
@@ -50,13 +52,23 @@ def without_leading_above(split: SchurSplit, *, top: int | None = None) -> Inexa
 
     Parameters
     ----------
-    split : of matrices (..., n, n).
+    split : of matrices (..., n, n); concrete, since the decomposition of N is spread over the host's cores.
     top : k, default ceil(n/10). The difference N - U_k S_k V_k^H is not strictly upper; its part above the blocks is
         kept, so that the spectrum stays. Its largest singular value is therefore smaller, not the (k+1)-th one.
+
+    Raises
+    ------
+    InputError : `top` outside 1..n.
     """
-    k = leading(split.above.shape[-1]) if top is None else top
-    kept = _each(lambda N, place: _deflate(N, place, k), split.above, above_blocks(split.normal))
-    return _with_above(split, kept)
+    n = split.above.shape[-1]
+    k = leading(n) if top is None else top
+    if not 1 <= k <= n:
+        msg = f"top: got {k}; allowed 1 to {n}, the number of directions"
+        raise InputError(msg)
+    left, values, right_h = spectra.svd(split.above)
+    removed = jnp.matmul(left[..., :k] * values[..., None, :k], right_h[..., :k, :], precision=HIGHEST)
+    rest = jnp.where(above_blocks(split.normal), split.above - removed, 0)
+    return _with_above(split, rest * _ratio(split.above, rest)[..., None, None])
 
 
 def n1_of_normal(
@@ -108,14 +120,6 @@ def _permute(N, place, key):
 def _gaussian(N, place, key):
     drawn = jnp.where(place, jax.random.normal(key, N.shape, N.dtype), 0)
     return drawn * _ratio(N, drawn)
-
-
-def _deflate(N, place, k):
-    finite = jnp.all(jnp.isfinite(N))
-    u, s, vh = jnp.linalg.svd(jnp.where(finite, N, 0))
-    rest = N - jnp.matmul(u[:, :k] * s[:k], vh[:k], precision=HIGHEST)
-    rest = jnp.where(place, rest, 0)
-    return rest * _ratio(N, rest)
 
 
 def _ratio(N, other):

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact
 
-from jaxdyn import nulls, spectra
+from jaxdyn import nulls, propagate, spectra
 from jaxdyn.measures import nulls as laws
 from jaxdyn.measures import rank
 
@@ -53,10 +53,10 @@ def product_ranks(factors: Inexact[Array, "L ... n n"], *, draws: int = 4, seed:
     -------
     ProductRanks. Cost: 1 + draws products and the singular values of every layer.
     """
-    own = nulls.product_log_singular_values(factors)
+    own = propagate.product_log_singular_values(factors)
     turned = []
     for draw in range(draws):
-        turned.append(nulls.product_log_singular_values(nulls.rotated(factors, seed, jnp.int32(draw))))
+        turned.append(propagate.product_log_singular_values(nulls.rotated(factors, seed, jnp.int32(draw))))
     logs = jnp.stack(turned)
     values = spectra.singular_values(factors)
     free = laws.free_product_participation_ratio(rank.participation_ratio(values), factors.shape[-1])[-1]

@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array, Float
 
-from jaxdyn import nulls
+from jaxdyn import propagate
 from jaxdyn.errors import InputError
 from jaxdyn.measures import rank
 
@@ -22,6 +22,7 @@ from .sites import layer_sets
 from .surrogate import SURROGATES, Name, On, Prepared, prepare, reordered, surrogate
 
 ORDER_SWEEP: tuple[tuple[By, bool, int], ...] = (
+    ("given", True, 0),
     ("modulus", True, 0),
     ("modulus", False, 0),
     ("real", True, 0),
@@ -32,7 +33,7 @@ ORDER_SWEEP: tuple[tuple[By, bool, int], ...] = (
     ("random", True, 1),
     ("random", True, 2),
 )
-"""Orders of the eigenvalues that are swept: what, descending, seed."""
+"""Orders of the eigenvalues that are swept: what, descending, seed. "given" is the one that the decomposition left."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ def order_study(
         partial.append([_rank(surrogate(prepared, "schur", alpha=alpha)) for alpha in alphas])
         normal.append(_rank(surrogate(prepared, "normal")))
         share.append(_share(prepared))
-    names = [f"{by} {seed}" if by == "random" else f"{by} {'down' if down else 'up'}" for by, down, seed in orders]
+    names = [_order_name(*one) for one in orders]
     return xr.Dataset(
         {
             "effective_rank": (("order", "alpha", "sample"), np.array(partial)),
@@ -186,6 +187,10 @@ def _wanted(settings) -> list[tuple[Name, float | None]]:
 
 def _label(name: Name, alpha: float | None) -> str:
     return name if alpha is None else f"{name} {alpha:g}"
+
+
+def _order_name(by: By, descending: bool, seed: int) -> str:
+    return {"given": by, "random": f"{by} {seed}"}.get(by, f"{by} {'down' if descending else 'up'}")
 
 
 def _row(before, after) -> dict[str, np.ndarray]:
@@ -214,7 +219,7 @@ def _sd(draws):
 
 
 def _rank(factors) -> np.ndarray:
-    return np.asarray(rank.effective_rank(nulls.product_log_singular_values(factors), log=True))
+    return np.asarray(rank.effective_rank(propagate.product_log_singular_values(factors), log=True))
 
 
 def _share(prepared: Prepared) -> np.ndarray:

@@ -166,10 +166,17 @@ def surrogate(
         raise InputError(msg)
     if name == "actual":
         return prepared.blocks
-    return _make(prepared, jnp.asarray(alpha or 0.0, prepared.blocks.dtype), seed, name=name, top=top, keep=keep_norm)
+    given = None
+    if name == "n-without-leading":
+        given = controls.without_leading_above(prepared.split, top=top)
+    elif name == "n1":
+        given = spectra.singular_values(deviator(prepared.blocks))
+    scale = jnp.asarray(alpha or 0.0, prepared.blocks.dtype)
+    return _make(prepared, given, scale, seed, name=name, keep=keep_norm)
 
 
-def _make_traced(prepared, alpha, seed, *, name, top, keep):
+def _make_traced(prepared, given, alpha, seed, *, name, keep):
+    """`given`: what has to be decomposed once more, outside the program, where LAPACK is spread over the cores."""
     spectrum, split = prepared.spectrum, prepared.split
     n, dtype = prepared.blocks.shape[-1], prepared.blocks.dtype
     M = prepared.blocks - prepared.shift * jnp.eye(n, dtype=dtype)
@@ -189,10 +196,9 @@ def _make_traced(prepared, alpha, seed, *, name, top, keep):
         case "n-gaussian":
             made = controls.gaussian_above(split, keys)
         case "n-without-leading":
-            made = controls.without_leading_above(split, top=top)
+            made = given
         case "n1":
-            values = spectra.singular_values(deviator(M))
-            made = nulls.n1_matrices(jax.random.key(seed), values, mean_trace(M), ids, draws=1, full=True).matrix
+            made = nulls.n1_matrices(jax.random.key(seed), given, mean_trace(M), ids, draws=1, full=True).matrix
             made = made[..., 0, :, :]
         case "n1-of-normal":
             made = controls.n1_of_normal(spectrum.eigenvalues, mean_trace(M), seed, ids)
@@ -208,5 +214,5 @@ def _make_traced(prepared, alpha, seed, *, name, top, keep):
     return jnp.where(failed, jnp.nan, made + prepared.shift * jnp.eye(n, dtype=dtype))
 
 
-_make = jax.jit(_make_traced, static_argnames=("name", "top", "keep"))
+_make = jax.jit(_make_traced, static_argnames=("name", "keep"))
 _split = jax.jit(schur_split)
