@@ -10,10 +10,11 @@ jit.
 import math
 from typing import Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxdyn_kernels.threads import one_at_a_time_on_the_host
-from jaxtyping import Array, Float, Int
+from jaxdyn_kernels.threads import one_at_a_time_on_the_host, single_threaded_blas
+from jaxtyping import Array, Float, Inexact, Int
 
 from .errors import InputError
 from .measures.graded import graded_singular_values
@@ -35,19 +36,19 @@ class Product(NamedTuple):
     factors : number of factors so far.
     """
 
-    left: Float[Array, "*batch n r"]
+    left: Inexact[Array, "*batch n r"]
     log_scale: Float[Array, "*batch r"]
-    right: Float[Array, "*batch r n"]
+    right: Inexact[Array, "*batch r n"]
     error: Float[Array, "*batch r"]
     factors: Int[Array, ""]
 
 
-def start(factor: Float[Array, "*batch n n"], *, rank: int | None = None) -> Product:
+def start(factor: Inexact[Array, "*batch n n"], *, rank: int | None = None) -> Product:
     """Return the product of one factor, J_1, cut to its `rank` leading singular directions where that is given.
 
     Parameters
     ----------
-    factor : (..., n, n).
+    factor : (..., n, n), real or complex; all factors of one dtype.
     rank : how many singular directions to keep; default all. A product cut once keeps that rank, so that cutting after
         every step, as the source paper does at 512, is the same as cutting here and never truncates a rank above it.
 
@@ -61,12 +62,12 @@ def start(factor: Float[Array, "*batch n n"], *, rank: int | None = None) -> Pro
     """
     n, dtype = factor.shape[-1], factor.dtype
     eye = jnp.broadcast_to(jnp.eye(n, dtype=dtype), factor.shape)
-    nothing = jnp.zeros(factor.shape[:-1], dtype=dtype)
+    nothing = jnp.zeros(factor.shape[:-1], dtype=jnp.finfo(dtype).dtype)
     product = step(Product(eye, nothing, eye, nothing, jnp.zeros((), dtype=jnp.int32)), factor)
     return product if rank is None else truncate(product, rank)
 
 
-def step(product: Product, factor: Float[Array, "*batch n n"]) -> Product:
+def step(product: Product, factor: Inexact[Array, "*batch n n"]) -> Product:
     """Multiply by one more factor from the left, M <- J M.
 
     Parameters
@@ -194,7 +195,7 @@ def stretching_rates(
 
 
 def cumulative(
-    factors: Float[Array, "L ... n n"],
+    factors: Inexact[Array, "L ... n n"],
     *,
     rank: int | None = None,
     method: Literal["svd", "jacobi"] = "svd",
@@ -220,6 +221,39 @@ def cumulative(
 
     last, values = lax.scan(advance, first, factors[1:])
     return last, jnp.concatenate([log_singular_values(first, method=method)[None], values])
+
+
+def product_log_singular_values(
+    factors: Inexact[Array, "L ... n n"], *, running: bool = False
+) -> Float[Array, "*batch n"]:
+    """Singular values of J_L ... J_1, or of every running product: `cumulative` called at once, with one BLAS thread.
+
+    The matrices are taken one after another, and so many small LAPACK calls with all cores each would mostly wait for
+    one another on a busy machine. Call it eagerly.
+
+    Parameters
+    ----------
+    factors : (L, ..., n, n), first layer first, real or complex.
+    running : every running product, (L, ..., n), not only the last.
+
+    Returns
+    -------
+    (..., n) or (L, ..., n), natural logarithms, descending; NaN where a factor has one. Cost: as `step` a factor, and
+    one singular value problem a product.
+    """
+    with single_threaded_blas():
+        return jax.block_until_ready(_running(factors) if running else _whole(factors))
+
+
+@jax.jit
+def _running(factors):
+    return cumulative(factors)[1]
+
+
+@jax.jit
+def _whole(factors):
+    product, _ = lax.scan(lambda state, factor: (step(state, factor), None), start(factors[0]), factors[1:])
+    return log_singular_values(product)
 
 
 # A batch that LAPACK takes whole would wait for the next one for ever (jaxdyn_kernels.threads, trap 3).
@@ -259,6 +293,6 @@ def _sensitivity(triangle):
     """norm(R)_F norm(R^-1 e_i): how much a relative perturbation of C = QR moves its i-th direction, to first order."""
     eye = jnp.broadcast_to(jnp.eye(triangle.shape[-1], dtype=triangle.dtype), triangle.shape)
     inverse = _solve(triangle, eye)
-    columns = jnp.sqrt(jnp.sum(inverse**2, axis=-2))
-    size = jnp.sqrt(jnp.sum(triangle**2, axis=(-2, -1)))[..., None]
+    columns = jnp.sqrt(jnp.sum(jnp.abs(inverse) ** 2, axis=-2))
+    size = jnp.sqrt(jnp.sum(jnp.abs(triangle) ** 2, axis=(-2, -1)))[..., None]
     return jnp.where(jnp.isnan(columns), jnp.inf, size * columns)

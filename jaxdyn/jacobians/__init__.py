@@ -8,3 +8,4 @@ from .request import DERIVATIVES as DERIVATIVES
 from .request import OPERATORS as OPERATORS
 from .request import PARTS as PARTS
 from .request import Request as Request
+from .stack import jacobian_stack as jacobian_stack

@@ -32,6 +32,7 @@ def jacobian(
     source: int | Int[np.ndarray, " S"] | None = None,
     method: Method = "closed-form",
     chunk: int = 64,
+    weights_of: Model | None = None,
 ) -> Float[Array, "S D D"]:
     r"""Jacobians of one block at the samples' own activations.
 
@@ -51,6 +52,8 @@ def jacobian(
     source : for "cross", the source position s of every sample, or one for all; 0 <= s < t.
     method : "closed-form" (default), a few matrix products; "autodiff", D forward-mode columns, the reference.
     chunk : columns at once, for "autodiff".
+    weights_of : take the weights of this one block from another model of the same architecture, while the stream that
+        enters it stays that of `model` (null N4); default: its own.
 
     Returns
     -------
@@ -60,7 +63,8 @@ def jacobian(
     Raises
     ------
     InputError : an unknown layer or name, a source that is not before its target, an array of another width, or of a
-        block that reads per-layer embeddings or shared keys and values, or a chunk below 1.
+        block that reads per-layer embeddings or shared keys and values, a chunk below 1, or weights of another
+        architecture.
 
     Notes
     -----
@@ -76,7 +80,13 @@ def jacobian(
         raise InputError(msg)
     arch = model.architecture
     layer = check_layer(layer, arch)
-    weights = decoder.layer_weights(model.params, layer)
+    if weights_of is not None and weights_of.architecture != arch:
+        msg = (
+            f"weights_of: got a {weights_of.architecture.family} model of {weights_of.architecture.layers} blocks and "
+            f"width {weights_of.architecture.width}; allowed the architecture of `model`, the same in every field"
+        )
+        raise InputError(msg)
+    weights = decoder.layer_weights((weights_of or model).params, layer)
     if isinstance(activations, Activations):
         _check_width(activations, arch)
         if operator == "isolated":
