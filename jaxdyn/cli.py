@@ -20,6 +20,7 @@ from rich.console import Console
 
 from . import application, embedded
 from .cli_semanticity import semanticity
+from .cli_study import study
 from .cli_train import train
 from .errors import InputError, address
 
@@ -201,6 +202,7 @@ def analyze(
 
 app.command()(train)
 app.command()(semanticity)
+app.command()(study)
 
 
 @app.command()

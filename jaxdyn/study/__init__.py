@@ -1,0 +1,11 @@
+"""The study of the source paper with the null ladder to the top: which null first explains each of its claims.
+
+`claims.json` fixes, before any run, one primary statistic a claim, the margin within which a null counts as explaining
+it, and its ladder; `statistics.py` computes the numbers, `conventions.py` lists the other ways to compute them,
+`ladder.py` sets them beside their nulls, `verdict.py` judges, `run.py` does all of it into one folder.
+"""
+
+from .run import read_study, study
+from .settings import StudySettings
+
+__all__ = ["StudySettings", "read_study", "study"]

@@ -1,0 +1,71 @@
+"""What a study does: one frozen record, checked once, and the claims, fixed in a file before the run."""
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from jaxdyn.errors import InputError
+from jaxdyn.jacobians.request import Operator
+from jaxdyn.nulls.n5_initial import FEWEST
+
+PAGE = "docs/study.md"
+STAGES = ("ladder", "conventions", "surrogates", "functional", "topology")
+"""What can be left out; the claims that need it are then without a verdict."""
+
+RUNGS = ("N0", "N1", "N2", "N4", "N5")
+
+
+@dataclass(frozen=True)
+class StudySettings:
+    """What to compute.
+
+    Attributes
+    ----------
+    operator : of the primary statistics.
+    operators : that the conventions go through.
+    stages : any of `STAGES`.
+    rungs : of the ladder, any of `RUNGS`; N6, the sampling floor, and N7 are always there.
+    draws : of N0 to N2, at least 2.
+    weight_draws : of N4.
+    init_seeds : of N5, 5 or more.
+    displacements : of the functional test, a sample and block.
+    topology_draws, refits : of the nulls of the coupling; see `TopologySettings`.
+    max_tokens : tokens kept of each text; None keeps all.
+    seed : of every random number.
+    """
+
+    operator: Operator = "in-context"
+    operators: tuple[Operator, ...] = ("in-context", "isolated", "ov")
+    stages: tuple[str, ...] = STAGES
+    rungs: tuple[str, ...] = RUNGS
+    draws: int = 8
+    weight_draws: int = 5
+    init_seeds: int = FEWEST
+    displacements: int = 2
+    topology_draws: int = 199
+    refits: int = 19
+    max_tokens: int | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be run, naming the argument."""
+        for name, allowed in (("stages", STAGES), ("rungs", RUNGS), ("operators", ("in-context", "isolated", "ov"))):
+            if unknown := [one for one in getattr(self, name) if one not in allowed]:
+                msg = f"{name}: got {unknown[0]!r}; allowed {', '.join(allowed)}"
+                raise InputError(msg, page=PAGE)
+        if self.operator not in self.operators:
+            msg = f"operator: got {self.operator!r}; allowed one of operators, {', '.join(self.operators)}"
+            raise InputError(msg, page=PAGE)
+        least = {"draws": 2, "weight_draws": 2, "init_seeds": FEWEST, "displacements": 1}
+        for name, few in {**least, "topology_draws": 19, "refits": 19}.items():
+            if getattr(self, name) < few:
+                msg = f"{name}: got {getattr(self, name)}; allowed {few} or more"
+                raise InputError(msg, page=PAGE)
+
+
+@cache
+def claims() -> list[dict[str, Any]]:
+    """Return the claims of `claims.json`: name, claim, statistic, text, formula, margin, ladder."""
+    return json.loads(files("jaxdyn.study").joinpath("claims.json").read_text(encoding="utf-8"))

@@ -1,0 +1,99 @@
+"""A study of the small real model: stages, resuming, refusing, the command."""
+
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import jaxdyn
+from jaxdyn.cli import app
+from jaxdyn.errors import InputError
+from jaxdyn.store import StoreError
+from jaxdyn.study import StudySettings, read_study, study
+from jaxdyn.study.settings import claims
+
+QUICK = {"operators": ("in-context",), "rungs": ("N1", "N2"), "draws": 2, "max_tokens": 24}
+
+
+@pytest.fixture(scope="module")
+def small(shared):
+    return jaxdyn.load(shared / "models" / "stories260k")
+
+
+@pytest.fixture(scope="module")
+def texts(shared):
+    return json.loads((shared / "data" / "tinystories_1000.json").read_text())[:4]
+
+
+@pytest.fixture(scope="module")
+def done(small, texts, tmp_path_factory):
+    out = tmp_path_factory.mktemp("study")
+    first = study(small, texts, StudySettings(stages=("ladder",), **QUICK), out=out)
+    return out, first
+
+
+def test_every_claim_has_a_row_with_the_text_that_was_in_force(done):
+    out, found = done
+    assert list(found["claim"].values) == [one["name"] for one in claims()]
+    assert json.loads(found.attrs["claims"]) == claims()
+    gradient = found.sel(claim="depth gradient")
+    assert float(gradient["excess"]) == pytest.approx(float(gradient["number"] - gradient["null"]), abs=1e-9)
+    assert float(gradient["excess_low"]) < float(gradient["excess"]) < float(gradient["excess_high"])
+    assert set(read_study(out)) == {"ladder", "claims"}
+
+
+def test_the_numbers_are_those_of_the_jacobians(done, small, texts):
+    from jaxdyn.measures import henrici_normalized
+
+    out, _ = done
+    acts = jaxdyn.capture(small, jaxdyn.activations.tokenise(small, texts, max_tokens=24))
+    ladder = read_study(out)["ladder"]
+    for layer in (0, 4):
+        T = jaxdyn.decompose(jaxdyn.jacobian(small, acts, layer=layer)).T
+        expected = float(np.mean(henrici_normalized(T)))
+        assert float(ladder["profile"].sel(series="henrici")[layer]) == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_study_goes_on_where_it_stopped_and_another_is_refused(done, small, texts):
+    out, first = done
+    marker = out / "study" / "ladder.zarr" / "zarr.json"
+    before = marker.stat().st_mtime_ns
+    with pytest.raises(StoreError, match="--resume"):
+        study(small, texts, StudySettings(stages=("ladder",), **QUICK), out=out)
+    with pytest.raises(StoreError, match="draws"):
+        study(small, texts, StudySettings(stages=("ladder",), **QUICK | {"draws": 3}), out=out, resume=True)
+    again = study(small, texts, StudySettings(stages=("ladder", "conventions"), **QUICK), out=out, resume=True)
+    assert marker.stat().st_mtime_ns == before
+    assert np.array_equal(first["number"], again["number"], equal_nan=True)
+    conventions = read_study(out)["conventions"]
+    assert conventions.sizes["convention"] == 8
+    own = conventions.sel(convention="in-context, J, raw, samples", claim="depth gradient")
+    assert float(own["number"]) == pytest.approx(float(first["number"].sel(claim="depth gradient")), abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [({"stages": ("ladders",)}, "stages"), ({"init_seeds": 2}, "init_seeds"), ({"operator": "ov"}, "operator")],
+)
+def test_settings_refuse_what_cannot_be_run(given, message):
+    with pytest.raises(InputError, match=message):
+        StudySettings(**QUICK | given)
+
+
+def test_too_few_texts_are_refused(small, texts, tmp_path):
+    with pytest.raises(InputError, match="4 texts"):
+        study(small, texts[:3], StudySettings(**QUICK), out=tmp_path)
+
+
+def test_the_command_prints_the_claims(done, shared, tmp_path):
+    out, _ = done
+    texts = tmp_path / "texts.json"
+    texts.write_text(json.dumps(json.loads((shared / "data" / "tinystories_1000.json").read_text())[:4]))
+    given = ["study", str(shared / "models" / "stories260k"), "--texts", str(texts), "--out", str(out), "--resume"]
+    given += ["--stages", "ladder", "--operators", "in-context", "--rungs", "N1,N2", "--draws", "2"]
+    result = CliRunner().invoke(app, [*given, "--max-tokens", "24", "--json"])
+    assert result.exit_code == 0, result.output
+    rows = {row["claim"]: row for row in json.loads(result.stdout)["claims"]}
+    assert rows["coupling"]["verdict"] == "not run"
+    assert rows["depth gradient"]["number"] is not None
