@@ -19,6 +19,7 @@ from .listing import draw_directions
 from .product import product_chart
 from .semanticity import semanticity_charts
 from .source import FORMATS, Source, of_tree
+from .topology import topology_charts
 
 DPI = 150
 
@@ -34,6 +35,7 @@ def charts(sources: Sequence[Source]) -> list[Chart]:
         energy_chart(sources),
         pseudospectra_chart(sources),
         *semanticity_charts([source.folder for source in sources if source.folder is not None]),
+        *topology_charts([source.folder for source in sources if source.folder is not None]),
     ]
     return [chart for chart in found if chart is not None]
 
@@ -50,7 +52,7 @@ def draw_all(drawn: Sequence[Chart]) -> dict[str, Figure]:
                 name = chart.name if view == RAW else "depth_excess"
                 figures[name] = draw(chart, view=view, groups=groups)
         else:
-            figures[chart.name] = draw(chart, columns=3 if chart.kind in ("clouds", "field") else 4)
+            figures[chart.name] = draw(chart, columns=3 if chart.kind in ("clouds", "field", "heat") else 4)
     return figures
 
 
