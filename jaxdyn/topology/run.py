@@ -185,11 +185,11 @@ class Half:
 
 def run_half(model: Model, texts: Sequence[str], articles: np.ndarray, chosen: np.ndarray, settings) -> Half:
     """Run the chosen texts in batches."""
-    rows = np.flatnonzero(chosen)
+    rows, texts = np.flatnonzero(chosen), list(texts)
     batches, other, labels = [], [], []
     for at in range(0, len(rows), settings.batch):
         part = rows[at : at + settings.batch]
-        some: list[str] = [texts[i] for i in part]
+        some = [texts[int(i)] for i in part]
         batches.append(capture(model, some, tokens=settings.tokens, max_tokens=settings.max_tokens))
         same = settings.tokens == settings.jacobian_tokens
         rule, most = settings.jacobian_tokens, settings.max_tokens

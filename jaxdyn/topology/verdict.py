@@ -25,8 +25,8 @@ def against(observed: Float[np.ndarray, "..."], draws: Float[np.ndarray, "draws 
     Returns
     -------
     "mean", "sd", "p", "low", "high" (central 95 %) and "count" of the draws, each (...); NaN without a draw. With m
-    taken over both, p is exact for a number that is exchangeable with the draws; it is two-sided about the null's own centre,
-    which for a rotated basis is not 0.
+    taken over both, p is exact for a number that is exchangeable with the draws; it is two-sided about the null's own
+    centre, which for a rotated basis need not be 0.
     """
     observed = np.asarray(observed, float)
     valid = np.isfinite(draws)
