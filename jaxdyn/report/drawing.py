@@ -211,7 +211,7 @@ def _heat(ax: Axes, panel: Panel) -> None:
     ax.set_xticks(at + 0.5, [f"{value:g}" for value in np.asarray(panel.grid_x)[at]])
     ax.set_yticks(at + 0.5, [f"{value:g}" for value in np.asarray(panel.grid_y)[at]])
     ax.set_aspect("equal")
-    bar = ax.figure.colorbar(shown, ax=ax, shrink=0.8)
+    bar = ax.figure.colorbar(shown, ax=ax, fraction=0.05, pad=0.03, use_gridspec=False)
     bar.ax.tick_params(labelsize=8)
 
 

@@ -87,7 +87,7 @@ function drawContours(inside, grid, x, y) {
 
 function heatPanel(panel, width) {
   const { x: columns, y: rows, z } = panel.grid;
-  const left = 44, top = 8, foot = 36, side = Math.max(3, Math.min(46, Math.floor((width - left - 10) / columns.length)));
+  const left = 44, top = 8, foot = 54, side = Math.max(3, Math.min(46, Math.floor((width - left - 10) / columns.length)));
   const height = top + side * rows.length + foot, svg = frame(panel, width, height);
   const most = Math.max(1e-12, ...z.flat().filter(has).map(Math.abs));
   const each = Math.ceil(24 / side);
@@ -101,7 +101,8 @@ function heatPanel(panel, width) {
   columns.forEach((column, c) => {
     if (c % each === 0) svg.append(node("text", { x: left + side * (c + 0.5), y: height - foot + 16, "text-anchor": "middle" }, tickText(column)));
   });
-  svg.append(node("text", { x: left + (side * columns.length) / 2, y: height - 5, "text-anchor": "middle" }, `${panel.xLabel}, ${panel.yLabel} downwards`));
+  svg.append(node("text", { x: left, y: height - 21 }, `${panel.xLabel}, ${panel.yLabel} downwards`));
+  svg.append(node("text", { x: left, y: height - 5 }, `full colour: ±${shown(most)}`));
   const marker = node("rect", { class: "cursor", width: side, height: side, fill: "none", visibility: "hidden" });
   svg.append(marker);
   const inside = (value, count) => Math.max(0, Math.min(count - 1, Math.floor(value)));
