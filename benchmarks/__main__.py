@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.harness import as_json, as_text, environment
 
-NAMES = ("jacobian", "memory", "loading", "kernels", "analyze")
+NAMES = ("jacobian", "memory", "loading", "kernels", "analyze", "topology")
 MODEL = Path(__file__).resolve().parents[2] / "shared" / "models" / "stories260k"
 
 

@@ -8,6 +8,7 @@ import textwrap
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import Formatter, MaxNLocator
 
@@ -38,7 +39,7 @@ def draw(chart: Chart, *, view: str = RAW, groups: tuple[str, ...] = (), columns
 
     Parameters
     ----------
-    chart : kinds "lines", "budget", "clouds" and "field"; directions are in `listing.draw_directions`.
+    chart : all kinds but "directions"; those are in `listing.draw_directions`.
     view : position of the switch.
     groups : panels of these groups, one row of panels after the other; empty takes all panels.
     columns : most panels a row.
@@ -59,6 +60,8 @@ def draw(chart: Chart, *, view: str = RAW, groups: tuple[str, ...] = (), columns
             ax = axes[number, column]
             if column >= len(panels):
                 ax.set_axis_off()
+                if number:  # the axis that this one would have carried
+                    axes[number - 1, column].tick_params(labelbottom=True)
                 continue
             draw_panel(ax, panels[column], chart.kind, view)
             last = number == len(rows) - 1 or square
@@ -80,6 +83,8 @@ def draw_panel(ax: Axes, panel: Panel, kind: str, view: str = RAW) -> None:
         _clouds(ax, series)
     elif kind == "field":
         _field(ax, panel, series)
+    elif kind == "heat":
+        _heat(ax, panel)
     elif kind == "budget":
         _bars(ax, series)
         ax.margins(y=0.05)
@@ -89,7 +94,7 @@ def draw_panel(ax: Axes, panel: Panel, kind: str, view: str = RAW) -> None:
     if kind in ("clouds", "field") and panel.window is not None:
         left, right, bottom, top = panel.window
         ax.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")
-    elif kind != "plane":
+    elif kind not in ("plane", "heat"):
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
     if panel.log:
         ax.set_yscale("log")
@@ -123,7 +128,7 @@ def _lines(ax: Axes, series: list[Series], *, log: bool) -> None:
         tint, width = colour(one.role, one.store), 0.7 if one.store else 1.0
         if one.role == "fan":
             continue
-        if one.role == "N1":
+        if one.role in ("N1", "null"):
             _band(ax, one, tint)
             continue
         style = LINES[one.role] | {"linewidth": LINES[one.role]["linewidth"] * width}
@@ -132,7 +137,8 @@ def _lines(ax: Axes, series: list[Series], *, log: bool) -> None:
             ax.fill_between(x, low, high, color=tint, alpha=0.12 if one.store else 0.2, linewidth=0)
             ax.plot(one.x, one.y, color=tint, label=one.label, **style)
         elif one.low is not None and one.high is not None:
-            half = np.where(np.isfinite(one.high), one.high - one.y, 0.0)
+            sides = np.stack([one.y - one.low, one.high - one.y])
+            half = np.where(np.isfinite(sides), np.maximum(sides, 0.0), 0.0)
             ax.errorbar(one.x, one.y, half, color=tint, elinewidth=1.2, label=one.label, **style)
         else:
             ax.plot(
@@ -193,6 +199,22 @@ def _field(ax: Axes, panel: Panel, series: list[Series]) -> None:
     ax.plot(np.cos(turn), np.sin(turn), color=UNIT_CIRCLE, linewidth=1.0, label="unit circle", zorder=2)
 
 
+def _heat(ax: Axes, panel: Panel) -> None:
+    """Cells of a matrix, row 0 on top: blue above 0, vermillion below, white at 0, as on the page."""
+    assert panel.grid is not None
+    most = max(1e-12, float(np.nanmax(np.abs(panel.grid)))) if panel.grid.size else 1.0
+    map_ = LinearSegmentedColormap.from_list("heat", [colour("measured", 1), "#FFFFFF", colour("measured")])
+    shown = ax.pcolormesh(np.ma.masked_invalid(panel.grid), cmap=map_, vmin=-most, vmax=most)
+    ax.invert_yaxis()
+    step = -(-len(panel.grid) // 12)
+    at = np.arange(0, len(panel.grid), step)
+    ax.set_xticks(at + 0.5, [f"{value:g}" for value in np.asarray(panel.grid_x)[at]])
+    ax.set_yticks(at + 0.5, [f"{value:g}" for value in np.asarray(panel.grid_y)[at]])
+    ax.set_aspect("equal")
+    bar = ax.figure.colorbar(shown, ax=ax, fraction=0.05, pad=0.03, use_gridspec=False)
+    bar.ax.tick_params(labelsize=8)
+
+
 def _wide(x, *values):
     """Give a line of a single point some width, so that it is seen."""
     if len(x) > 1:
@@ -216,6 +238,8 @@ def _size(chart: Chart, rows: int, columns: int) -> tuple[tuple[float, float], b
         return (max(3.9 * columns + 0.3, 6.0), 3.9 * rows + 1.6), True
     if chart.kind == "field":
         return (max(4.6 * columns + 0.3, 6.0), 3.0 * rows + 1.8), True
+    if chart.kind == "heat":
+        return (max(4.4 * columns + 0.3, 6.6), 3.9 * rows + 1.6), True
     if len(chart.panels) <= 4 and not chart.groups:
         return (max(5.4 * columns + 0.4, 6.6), 4.0 * rows + 1.9), False
     return (3.0 * columns + 0.6, 2.3 * rows + 1.6), False

@@ -20,6 +20,7 @@ from .painter import Painter
 from .product import product_chart
 from .semanticity import semanticity_charts
 from .source import FORMATS, Source, of_tree
+from .topology import topology_charts
 
 DPI = 150
 
@@ -35,6 +36,7 @@ def charts(sources: Sequence[Source]) -> list[Chart]:
         energy_chart(sources),
         pseudospectra_chart(sources),
         *semanticity_charts([source.folder for source in sources if source.folder is not None]),
+        *topology_charts([source.folder for source in sources if source.folder is not None]),
     ]
     return [chart for chart in found if chart is not None]
 
@@ -54,7 +56,7 @@ def draw_one(chart: Chart, view: str = RAW) -> Figure:
         return draw_directions(chart)
     if chart.name == "depth_profiles":
         return draw(chart, view=view, groups=tuple(chart.groups)[:2])
-    return draw(chart, columns=3 if chart.kind in ("clouds", "field") else 4)
+    return draw(chart, columns=3 if chart.kind in ("clouds", "field", "heat") else 4)
 
 
 def draw_all(drawn: Sequence[Chart]) -> dict[str, Figure]:

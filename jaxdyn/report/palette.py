@@ -23,6 +23,7 @@ LIGHT = {
     "linear": "#8A8A8A",
     "rotated": "#009E73",
     "points": "#0072B2",
+    "null": "#8A8A8A",
 }
 DARK = {
     "measured": "#5FB7F0",
@@ -41,6 +42,7 @@ DARK = {
     "linear": "#9097A0",
     "rotated": "#38C9A0",
     "points": "#5FB7F0",
+    "null": "#9097A0",
 }
 SECOND_LIGHT = {"measured": "#D55E00", "fan": "#E9A06B", "orientation": "#D55E00", "biased": "#E9A06B"}
 """Of the second of two overlaid stores; other roles keep their colour and are drawn thinner."""

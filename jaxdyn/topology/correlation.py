@@ -47,7 +47,7 @@ class Moments:
 
     @property
     def ratio(self) -> float:
-        """q = D / N, with N the degrees of freedom, samples less one."""
+        """Ratio q = D / N, with N the degrees of freedom, samples less one."""
         return len(self.mean) / max(1, self.count - 1)
 
     def rotated(self, basis: Float[np.ndarray, "D D"]) -> "Moments":
@@ -110,8 +110,8 @@ def shrink(r: Float[np.ndarray, "D D"], count: int, method: str) -> tuple[Float[
     count : N.
     method : "none"; "linear", (1 - a) r + a I with the intensity of `oas_intensity`: every correlation becomes smaller
         by one factor, so that the top-k graph, its communities and all boundary measures stay as they are; "clip", the
-        eigenvalues below the Marchenko-Pastur edge replaced by their mean and the diagonal made 1 again (Laloux, Cizeau,
-        Potters and Bouchaud 2000), which does change which correlations are largest.
+        eigenvalues below the Marchenko-Pastur edge replaced by their mean and the diagonal made 1 again (Laloux,
+        Cizeau, Potters and Bouchaud 2000), which does change which correlations are largest.
 
     Returns
     -------

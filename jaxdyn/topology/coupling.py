@@ -1,8 +1,8 @@
 """Coupling of boundary position and amplification: Spearman correlation over nodes and over communities (T7).
 
-Gains enter by their ranks, so their logarithms give the same number. Nodes are not independent replicates: neighbours in
-the graph share their gain as well as their communities, so an interval over nodes is too narrow, and a plain permutation
-finds couplings where there are none. The nulls of `ladder.py` are what a coupling must stand against.
+Gains enter by their ranks, so their logarithms give the same number. Nodes are not independent replicates: neighbours
+in the graph share their gain as well as their communities, so an interval over nodes is too narrow, and a plain
+permutation finds couplings where there are none. The nulls of `ladder.py` are what a coupling must stand against.
 """
 
 import numpy as np
@@ -24,7 +24,9 @@ INTERVAL = (2.5, 97.5)
 
 
 def coupling(
-    boundaries: Float[np.ndarray, "b D"], gains: Float[np.ndarray, "g D"], covariates: Float[np.ndarray, "c D"] | None = None
+    boundaries: Float[np.ndarray, "b D"],
+    gains: Float[np.ndarray, "g D"],
+    covariates: Float[np.ndarray, "c D"] | None = None,
 ) -> Float[np.ndarray, "b g"]:
     """Spearman correlation of every boundary position with every gain, over nodes.
 
@@ -60,7 +62,7 @@ def community_coupling(
     boundaries: Float[np.ndarray, "b D"],
     gains: Float[np.ndarray, "g D"],
 ) -> Float[np.ndarray, "b+1 g"]:
-    """Spearman correlation over the communities of 5 nodes or more: mean boundary of the members, gain of the community.
+    """Spearman correlation over communities of 5 nodes or more: mean boundary of the members, gain of the community.
 
     Returns
     -------

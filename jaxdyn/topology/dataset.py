@@ -37,6 +37,7 @@ TEXTS = {
     "community_gain": ("root mean square of the members' amplification", "gain", "T6"),
     "community_log_gain": ("natural logarithm of the community's amplification", "1", "T6"),
     "block_gain": ("norm(P_a A P_b)_F / sqrt(n_b), to community a from community b", "gain", "T6"),
+    "block_export": ("the same without the diagonal of A", "gain", "T6"),
     "coupling": ("Spearman correlation of boundary position and amplification over coordinates", "1", "T7"),
     "coupling_partial": ("the same given all covariates", "1", "T8"),
     "coupling_given": ("the same given one covariate", "1", "T8"),
@@ -139,6 +140,7 @@ def _of_communities(found, settings) -> dict[str, Any]:
     large = np.flatnonzero(sizes >= SMALLEST) if divided is not None else np.zeros(0, int)
     gains = community_amplifications(seen.gains, seen.labels)[:, large]
     A = seen.jacobian - np.eye(len(seen.jacobian))
+    off = A - np.diag(np.diag(A))
     empty = np.full((7, 0), np.nan)
     position = (
         np.vstack([community_means(seen.boundaries, seen.labels), conductance(seen.graph, seen.labels)])[:, large]
@@ -154,6 +156,7 @@ def _of_communities(found, settings) -> dict[str, Any]:
         "community_gain": (("amplification", "community"), gains),
         "community_log_gain": (("amplification", "community"), _log(gains)),
         "block_gain": (("community", "community_from"), _large_blocks(A, seen.labels, large)),
+        "block_export": (("community", "community_from"), _large_blocks(off, seen.labels, large)),
         "communities": ((), float(len(large))),
         "modularity": ((), np.nan if divided is None else getattr(divided, _QUALITY[used])),
         "consensus_modularity": ((), np.nan if divided is None else divided.consensus_modularity),

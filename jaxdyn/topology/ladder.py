@@ -10,10 +10,10 @@
 | moran | graph, communities, how smooth the gain is over the graph | the gain |
 | shuffled | graph, communities, the gain's values | which node has which gain |
 
-Nodes without an edge have no boundary position and take part in none of it. `rotated` comes first: what is there in a random basis too is not a matter of coordinates. `shuffled` is the plain
-permutation, which is wrong for anything smooth over the graph; it says no more than whether there is a correlation.
-Every draw has a generator of its own from (seed, null, draw), the same in all layers: a rotation, or a permutation of
-the coordinates, is that of the whole residual stream.
+Nodes without an edge have no boundary position and take part in none of it. `rotated` comes first: what is there in a
+random basis too is not a matter of coordinates. `shuffled` is the plain permutation, which is wrong for anything smooth
+over the graph; it says no more than whether there is a correlation. Every draw has a generator of its own from (seed,
+null, draw), the same in all layers: a rotation, or a permutation of the coordinates, is that of the whole stream.
 """
 
 from collections.abc import Callable

@@ -48,11 +48,11 @@ class Layer:
     edges : edges of the top-k graph before the floor was applied.
     intensity : of the shrinkage.
     top_eigenvalue : of the correlation matrix.
-    coupling, community_coupling : with their `_low` and `_high`, by name.
+    couplings : "coupling", "coupling_partial" (given all covariates) and "community_coupling", with `_low`, `_high`.
     given : covariates by name, (D,) each.
-    partial, partial_low, partial_high : (b, g), given all covariates; `alone`: (c, b, g), given each one.
+    alone : (c, b, g), the coupling given each covariate.
     nulls : draws by name.
-    initial : couplings at random initialisation, (seeds, ...), by name.
+    initial : couplings and modularity at random initialisation, (seeds, ...), by name.
     same_half : (b, g), with the Jacobian of the graph's own half; NaN where none was given.
     swept : by k: edges, modularity and coupling.
     """
@@ -115,10 +115,10 @@ def layer_topology(
     """
     settings = settings or TopologySettings()
     keep = "permuted" in settings.nulls or settings.floor == "permutation"
-    states, found = _read(states, keep)
+    kept, found = _read(states, keep)
     # Thousands of small products are slower on several threads than on one, and slower still on a busy machine.
     with threadpool_limits(1 if len(found.mean) <= SMALL else None, "blas"):
-        return _study(states, found, jacobian, settings, articles, covariates or {}, initial, same_half, progress)
+        return _study(kept, found, jacobian, settings, articles, covariates or {}, initial, same_half, progress)
 
 
 def _study(states, found, jacobian, settings, articles, covariates, initial, same_half, progress) -> xr.Dataset:
@@ -262,7 +262,9 @@ def _initial(models, floor, settings) -> dict[str, np.ndarray]:
         made.append(_observe(found, np.asarray(jacobian, np.float64), floor, settings).seen)
     whole = [one for one in made if len(one.graph)]
     return {
-        "coupling": np.array([coupling(one.boundaries, one.gains) for one in whole]).reshape(-1, len(BOUNDARIES), len(AMPLIFICATIONS)),
+        "coupling": np.array([coupling(one.boundaries, one.gains) for one in whole]).reshape(
+            -1, len(BOUNDARIES), len(AMPLIFICATIONS)
+        ),
         "community_coupling": np.array(
             [community_coupling(one.graph, one.labels, one.boundaries, one.gains) for one in whole]
         ).reshape(-1, len(BOUNDARIES) + 1, len(AMPLIFICATIONS)),

@@ -1,12 +1,12 @@
 """Moran spectral randomisation: gains that vary over the graph as the measured ones do, and mean nothing (1.8).
 
-The values of a map over a graph are written in the eigenvectors of its doubly centred weight matrix (Moran's eigenvector
-maps); turning the signs of the coefficients at random keeps Moran's index, and with it how alike neighbours are
-(Wagner and Dray 2015). A coupling that such maps reach too is a coupling of two smooth maps, whatever they are.
+The values of a map over a graph are written in the eigenvectors of its doubly centred weight matrix (Moran's
+eigenvector maps); turning the signs of the coefficients at random keeps Moran's index, and with it how alike neighbours
+are (Wagner and Dray 2015). A coupling that such maps reach too is a coupling of two smooth maps, whatever they are.
 
 The operator is H W H with H = I - 11^T/D and W the *sizes* of the weights: a gain has no sign, so two coordinates that
-are anticorrelated count as close. With negative weights in W, H W H would have no meaning as closeness, Moran's index no
-scale, and its leading vectors would tell apart the two ends of a negative edge.
+are anticorrelated count as close. With negative weights in W, H W H would have no meaning as closeness, Moran's index
+no scale, and its leading vectors would tell apart the two ends of a negative edge.
 """
 
 from dataclasses import dataclass

@@ -85,8 +85,9 @@ def permuted(
     states : samples.
     rng : of the permutations.
     articles : label of each sample. Where an article has several, its samples are alike, and a free permutation would
-        make noise look smaller than it is: then every coordinate gets the articles in an order of its own, their samples
-        together. Articles of one length stay aligned; others overlap in part, and noise comes out up to a fifth smaller.
+        make noise look smaller than it is: then every coordinate gets the articles in an order of its own, their
+        samples together. Articles of one length stay aligned; others overlap in part, and noise comes out up to a
+        fifth smaller.
     """
     states = np.asarray(states)
     count, width = states.shape
@@ -104,8 +105,8 @@ def permuted(
 def matched_moments(r: Float[np.ndarray, "D D"], rng: np.random.Generator) -> Float[np.ndarray, "D D"]:
     """Draw a random correlation matrix with the mean and the variance of the correlations of another.
 
-    F F^T with F (D, m) of independent normal entries of mean mu and variance s^2: off the diagonal its entries have mean
-    e = m mu^2 and variance v = m (s^4 + 2 mu^2 s^2), on it the mean m (mu^2 + s^2); m = floor((1 - e^2) / v) makes
+    F F^T with F (D, m) of independent normal entries of mean mu and variance s^2: off the diagonal its entries have
+    mean e = m mu^2 and variance v = m (s^4 + 2 mu^2 s^2), on it the mean m (mu^2 + s^2); m = floor((1 - e^2) / v) makes
     that 1. The result is divided to a diagonal of 1.
 
     Parameters

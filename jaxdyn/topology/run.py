@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -21,7 +22,7 @@ from jaxdyn.errors import InputError
 from jaxdyn.jacobians import check_layer, jacobian
 from jaxdyn.models import decoder
 from jaxdyn.models.model import Model
-from jaxdyn.store import Schema, Variable, open_tree, start
+from jaxdyn.store import Schema, StoreError, Variable, open_tree, start
 
 from .dataset import join_layers
 from .layer import layer_topology
@@ -31,6 +32,8 @@ STORE, GROUP = "topology.zarr", "topology"
 READERS = (("attention", ("q", "k", "v")), ("mlp", ("gate", "up")))
 WRITERS = (("attention", "o"), ("mlp", "down"))
 NORMS = ("attention_norm", "mlp_norm", "attention_post_norm", "mlp_post_norm")
+
+ENERGY = {"long_name": "norm(mean A)^2 / mean norm(A)^2, A = J - I; biased upwards by 1/N", "units": "1"}
 
 Progress = Callable[[str, int, int], None]
 
@@ -82,14 +85,15 @@ def topology(
         _refuse_existing(Path(out) / STORE)
     labels, half = split(len(texts), articles)
     first, second = (run_half(model, texts, labels, half == side, settings) for side in (0, 1))
-    random = [
-        (one, *(run_half(one, texts, labels, half == side, settings) for side in (0, 1))) for one in initial
-    ]
+    random = [(one, *(run_half(one, texts, labels, half == side, settings) for side in (0, 1))) for one in initial]
     made = []
     for layer in layers:
-        J = mean_jacobian(model, second, layer, settings, progress)
-        own = mean_jacobian(model, first, layer, settings, progress, "own half") if both_halves else None
-        drawn = [(a.states(layer), mean_jacobian(one, b, layer, settings, progress)) for one, a, b in random]
+        J, energy = mean_jacobian(model, second, layer, settings, progress)
+        own = mean_jacobian(model, first, layer, settings, progress, "own half")[0] if both_halves else None
+        drawn = [
+            (a.states(layer), mean_jacobian(one, b, layer, settings, progress, f"initialisation {number}")[0])
+            for number, (one, a, b) in enumerate(random)
+        ]
 
         def told(stage: str, done: int, total: int, layer: int = layer) -> None:
             progress(f"layer {layer}: {stage}", done, total)
@@ -98,7 +102,7 @@ def topology(
             first.states(layer), J, settings, articles=first.articles, initial=drawn, same_half=own, progress=told,
             covariates=weight_norms(model, layer) | {"massive": first.massive(layer).astype(float)},
         )  # fmt: skip
-        made.append(found)
+        made.append(found.assign(surviving_energy=((), energy, ENERGY)))
     joined = join_layers(made, layers).assign_attrs(_about(model, texts, labels, settings, first, second, len(random)))
     if out is not None:
         write_topology(joined, out, origin=origin)
@@ -181,11 +185,11 @@ class Half:
 
 def run_half(model: Model, texts: Sequence[str], articles: np.ndarray, chosen: np.ndarray, settings) -> Half:
     """Run the chosen texts in batches."""
-    rows = np.flatnonzero(chosen)
+    rows, texts = np.flatnonzero(chosen), list(texts)
     batches, other, labels = [], [], []
-    for start in range(0, len(rows), settings.batch):
-        part = rows[start : start + settings.batch]
-        some = [texts[i] for i in part]
+    for at in range(0, len(rows), settings.batch):
+        part = rows[at : at + settings.batch]
+        some = [texts[int(i)] for i in part]
         batches.append(capture(model, some, tokens=settings.tokens, max_tokens=settings.max_tokens))
         same = settings.tokens == settings.jacobian_tokens
         rule, most = settings.jacobian_tokens, settings.max_tokens
@@ -196,22 +200,33 @@ def run_half(model: Model, texts: Sequence[str], articles: np.ndarray, chosen: n
 
 def mean_jacobian(
     model: Model, half: Half, layer: int, settings: TopologySettings, progress: Progress, words: str = "mean Jacobian"
-) -> Float[np.ndarray, "D D"]:
-    """Mean Jacobian of a block over a half's samples, in float64, batch by batch in their order; failed samples out."""
-    total, count, done = np.zeros((model.architecture.width,) * 2), 0, 0
+) -> tuple[Float[np.ndarray, "D D"], float]:
+    """Mean Jacobian of a block over a half's samples, in float64, batch by batch in their order; failed samples out.
+
+    Returns
+    -------
+    (J, energy), energy norm(mean A)_F^2 / mean norm(A)_F^2 of A = J - I: the share that survives averaging.
+    """
+    width = model.architecture.width
+    operator: Any = settings.operator  # names that the settings have checked
+    part: Any = settings.part
+    total, squares, count, done = np.zeros((width, width)), 0.0, 0, 0
     for batch in half.jacobian_batches:
-        for start in range(0, len(batch.prompt), settings.batch):
-            some = batch.select(slice(start, start + settings.batch))
-            J = jacobian(model, some, layer=layer, operator=settings.operator, part=settings.part)  # pyright: ignore[reportArgumentType]
+        for at in range(0, len(batch.prompt), settings.batch):
+            some = batch.select(slice(at, at + settings.batch))
+            J = jacobian(model, some, layer=layer, operator=operator, part=part)
             each = np.asarray(J, np.float64)
             good = np.isfinite(each).all(axis=(1, 2))
             total += each[good].sum(axis=0)
+            squares += float(np.square(each[good] - np.eye(width)).sum())
             count, done = count + int(good.sum()), done + len(each)
             progress(f"layer {layer}: {words}", done, half.jacobian_samples)
     if not count:
         msg = f"texts: no sample of layer {layer} has a finite Jacobian; shorten the texts or look at the activations"
         raise InputError(msg, page=PAGE)
-    return total / count
+    mean = total / count
+    kept = float(np.square(mean - np.eye(width)).sum())
+    return mean, kept * count / squares if squares else float("nan")
 
 
 def weight_norms(model: Model, layer: int) -> dict[str, np.ndarray]:
@@ -241,8 +256,6 @@ def _layers(model: Model, settings: TopologySettings) -> tuple[int, ...]:
 
 
 def _refuse_existing(path: Path) -> None:
-    from jaxdyn.store import StoreError
-
     msg = f"out: {path} is there already; choose another folder, or move it away"
     raise StoreError(msg)
 

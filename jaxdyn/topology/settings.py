@@ -56,7 +56,7 @@ class TopologySettings:
     partition: str = "best"
     z_draws: int = 20
     nulls: tuple[str, ...] = NULLS
-    draws: int = 199
+    draws: int = 499
     refits: int = 39
     null_seeds: int = 4
     alpha: float = 0.05

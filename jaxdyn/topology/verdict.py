@@ -24,9 +24,9 @@ def against(observed: Float[np.ndarray, "..."], draws: Float[np.ndarray, "draws 
 
     Returns
     -------
-    "mean", "sd", "p", "low", "high" (central 95 %) and "count" of the draws, each (...); NaN without a draw. With m taken
-    over both, p is exact for a number that is exchangeable with the draws; it is two-sided about the null's own centre,
-    which for a rotated basis is not 0.
+    "mean", "sd", "p", "low", "high" (central 95 %) and "count" of the draws, each (...); NaN without a draw. With m
+    taken over both, p is exact for a number that is exchangeable with the draws; it is two-sided about the null's own
+    centre, which for a rotated basis need not be 0.
     """
     observed = np.asarray(observed, float)
     valid = np.isfinite(draws)
@@ -67,9 +67,7 @@ def against_seeds(observed: Float[np.ndarray, "..."], seeds: Float[np.ndarray, "
     return {"mean": mean, "sd": sd, "p": p, "low": mean - half, "high": mean + half, "count": np.full(shape, count)}
 
 
-def explained_by(
-    p: Mapping[str, float], *, alpha: float = 0.05, partial: tuple[float, float] | None = None
-) -> str:
+def explained_by(p: Mapping[str, float], *, alpha: float = 0.05, partial: tuple[float, float] | None = None) -> str:
     """Name the first null of the ladder that explains a coupling.
 
     Parameters

@@ -90,10 +90,16 @@ def test_the_numbers_are_those_of_the_parts(planted, found):
     assert found["block_gain"][1, 0] == pytest.approx(
         np.linalg.norm(A[np.ix_(labels == 1, first)]) / np.sqrt(first.sum())
     )
+    off = A - np.diag(np.diag(A))
+    assert found["block_export"][0, 0] == pytest.approx(
+        np.linalg.norm(off[np.ix_(first, first)]) / np.sqrt(first.sum())
+    )
     assert found["sweep_k"].values.tolist() == [4, 20]
     assert found["sweep_edges"][0] < found["edges_kept"] < found["sweep_edges"][1]
     assert set(found["topology_null"].values) == {*NULLS, "initial"}
-    assert np.isfinite(found["modularity_null_mean"].sel(topology_null=["rotated", "rewired", "permuted", "moments"])).all()
+    assert np.isfinite(
+        found["modularity_null_mean"].sel(topology_null=["rotated", "rewired", "permuted", "moments"])
+    ).all()
 
 
 def test_pure_noise_keeps_few_edges_and_is_not_more_modular_than_noise():
@@ -148,7 +154,9 @@ def test_every_option_changes_the_result(planted, change, variable):
 def test_random_initialisation_and_the_own_half_stand_beside(planted):
     rng = np.random.default_rng(9)
     x, J = planted
-    random = [(rng.standard_normal(x.shape) + rng.standard_normal((len(x), 1)), jacobian(np.ones(80), rng)) for _ in range(8)]
+    random = [
+        (rng.standard_normal(x.shape) + rng.standard_normal((len(x), 1)), jacobian(np.ones(80), rng)) for _ in range(8)
+    ]
     found = layer_topology(
         x, J, TopologySettings(**{**FAST, "nulls": ("shuffled",)}), initial=random, same_half=J.T,
         covariates={"massive": np.arange(80.0) < 2},
@@ -162,7 +170,6 @@ def test_random_initialisation_and_the_own_half_stand_beside(planted):
 
 
 def test_layers_side_by_side_pad_communities_and_adjust_for_all(planted, found):
-    x, J = planted
     rng = np.random.default_rng(10)
     settings = TopologySettings(**{**FAST, "nulls": ("shuffled",)}, sweep=(4, 20))
     other = layer_topology(states(rng, width=80, communities=3)[0], jacobian(np.ones(80), rng), settings)

@@ -55,7 +55,7 @@ function linePanel(chart, panel, view, width, height, labelled) {
 }
 
 // The spread of a null is a band, that of a measurement bars; one seed of N5 has none.
-const banded = (one) => ["N1", "N5"].includes(one.role) && one.low && one.low.some(has);
+const banded = (one) => ["N1", "N5", "null"].includes(one.role) && one.low && one.low.some(has);
 
 function drawLine(svg, one, xs, x, y) {
   const second = one.store ? " second" : "";

@@ -1,4 +1,4 @@
-// Panels of the complex plane: clouds of eigenvalues, and contours of a field.
+// Panels of the complex plane: clouds of eigenvalues, and contours of a field; cells of a matrix.
 function planePanel(chart, panel, width) {
   const [x0, x1, y0, y1] = panel.window;
   const left = 44, top = 8, foot = 36, inner = width - left - 10;
@@ -83,4 +83,42 @@ function drawContours(inside, grid, x, y) {
     labelled.push(top);
     inside.append(node("text", { x: top[0], y: top[1] + 12, "text-anchor": "middle" }, tickText(level)));
   }
+}
+
+function heatPanel(panel, width) {
+  const { x: columns, y: rows, z } = panel.grid;
+  const left = 44, top = 8, foot = 54, side = Math.max(3, Math.min(46, Math.floor((width - left - 10) / columns.length)));
+  const height = top + side * rows.length + foot, svg = frame(panel, width, height);
+  const most = Math.max(1e-12, ...z.flat().filter(has).map(Math.abs));
+  const each = Math.ceil(24 / side);
+  rows.forEach((row, r) => {
+    if (r % each === 0) svg.append(node("text", { x: left - 6, y: top + side * (r + 0.5) + 4, "text-anchor": "end" }, tickText(row)));
+    columns.forEach((column, c) => {
+      if (has(z[r][c])) svg.append(node("rect", { class: "cell", x: left + side * c, y: top + side * r, width: side, height: side,
+        "--tint": z[r][c] < 0 ? "var(--measured-2)" : "var(--measured)", "fill-opacity": (Math.abs(z[r][c]) / most).toFixed(3) }));
+    });
+  });
+  columns.forEach((column, c) => {
+    if (c % each === 0) svg.append(node("text", { x: left + side * (c + 0.5), y: height - foot + 16, "text-anchor": "middle" }, tickText(column)));
+  });
+  svg.append(node("text", { x: left, y: height - 21 }, `${panel.xLabel}, ${panel.yLabel} downwards`));
+  svg.append(node("text", { x: left, y: height - 5 }, `full colour: ±${shown(most)}`));
+  const marker = node("rect", { class: "cursor", width: side, height: side, fill: "none", visibility: "hidden" });
+  svg.append(marker);
+  const inside = (value, count) => Math.max(0, Math.min(count - 1, Math.floor(value)));
+  const place = (i) => [left + side * (i % columns.length), top + side * Math.floor(i / columns.length)];
+  readable(svg, panel, {
+    count: rows.length * columns.length,
+    nearest: (px, py) => inside((py - top) / side, rows.length) * columns.length + inside((px - left) / side, columns.length),
+    place: (i) => place(i).map((at) => at + side / 2),
+    show: (i) => {
+      const r = Math.floor(i / columns.length), c = i % columns.length, [x, y] = place(i);
+      marker.setAttribute("x", x);
+      marker.setAttribute("y", y);
+      marker.setAttribute("visibility", "visible");
+      return { title: panel.title, lines: [{ tint: "var(--measured)", text: `to ${rows[r]} from ${columns[c]}: ${shown(z[r][c], true)}` }] };
+    },
+    hide: () => marker.setAttribute("visibility", "hidden"),
+  });
+  return svg;
 }
