@@ -19,6 +19,7 @@ from .listing import draw_directions
 from .product import product_chart
 from .semanticity import semanticity_charts
 from .source import FORMATS, Source, of_tree
+from .surrogates import surrogate_charts
 
 DPI = 150
 
@@ -33,6 +34,7 @@ def charts(sources: Sequence[Source]) -> list[Chart]:
         direction_chart(sources),
         energy_chart(sources),
         pseudospectra_chart(sources),
+        *surrogate_charts(sources),
         *semanticity_charts([source.folder for source in sources if source.folder is not None]),
     ]
     return [chart for chart in found if chart is not None]
