@@ -33,9 +33,9 @@ def surrogate_charts(sources: Sequence[Source]) -> list[Chart]:
     """Return the figures of the groups that the stores have; of two stores those of the first that has them."""
     charts: list[Chart] = []
     for name, chart in (("surrogates", surrogate_chart), ("orders", order_chart), ("functional", functional_chart)):
-        source = next((one for one in sources if one.group(name) is not None), None)
-        if source is not None:
-            charts.append(chart(source.group(name), captions.data_caption(source.tree, source.root)))
+        found = [(source, group) for source in sources if (group := source.group(name)) is not None]
+        for source, group in found[:1]:
+            charts.append(chart(group, captions.data_caption(source.tree, source.root)))
     return charts
 
 
@@ -149,8 +149,8 @@ def functional_chart(table: xr.Dataset, data: str = "", *, layers: Sequence[int]
         data,
         f"The state x of the last token is displaced by delta ({table.attrs['kind']}, {table.attrs['count']} for each "
         f"of {table.sizes['sample']} samples, scaled to the norm on the axis); y = F(x) + M delta is put in place of "
-        "the block's output and the model runs on; KL of the next-token distribution of the true run, F(x + delta), to it, "
-        f"mean over samples. Operator: {table.attrs['operator']}. Random: Gaussian, norm of J. J beats I where the "
+        "the block's output and the model runs on; KL of the next-token distribution of the true run, F(x + delta), to "
+        f"it, mean over samples. Operator: {table.attrs['operator']}. Random: Gaussian, norm of J. J beats I where the "
         f"{LEVEL:.0%} interval of mean log(KL_J / KL_I) over articles lies below 0; elsewhere nothing is claimed. "
         "Natural: median norm(delta) / norm(x) before scaling.",
     )
