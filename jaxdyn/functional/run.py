@@ -25,11 +25,11 @@ from jaxdyn.measures.arrays import frobenius
 from jaxdyn.models import Model, decoder
 from jaxdyn.models.stream import Stream
 from jaxdyn.surrogates import SURROGATES, prepare, surrogate
+from jaxdyn.surrogates.by_name import Name
 from jaxdyn.surrogates.controls import matrix_keys
-from jaxdyn.surrogates.surrogate import Name
 
 from .continuation import advance_contexts, advance_rows, rows_at, run_on
-from .displacements import Kind, displacements, relative_norm
+from .natural import Kind, displacements, relative_norm
 from .score import beats, divergences, normalised, radius_of
 
 HIGHEST = lax.Precision.HIGHEST

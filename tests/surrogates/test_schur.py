@@ -7,7 +7,7 @@ from scipy.optimize import linear_sum_assignment
 
 import jaxdyn
 from jaxdyn import surrogates
-from jaxdyn.surrogates.schur_split import above_blocks
+from jaxdyn.surrogates.split import above_blocks
 from tests.assertions import assert_schur
 from tests.measures.samples import ginibre
 

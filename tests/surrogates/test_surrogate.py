@@ -11,7 +11,7 @@ from jaxdyn import surrogates
 from jaxdyn.jacobians import jacobian_stack
 from jaxdyn.measures import effective_rank, henrici
 from jaxdyn.surrogates import controls
-from jaxdyn.surrogates.schur_split import above_blocks
+from jaxdyn.surrogates.split import above_blocks
 from tests.measures.samples import ginibre, orthogonal
 
 N = 20
