@@ -1,7 +1,7 @@
 """Stage 5 of 7: the functional test of a surrogate - what the model makes of it, on natural displacements."""
 
 from .continuation import advance_rows, rows_at, run_on
-from .displacements import KINDS, displacements, relative_norm
+from .natural import KINDS, displacements, relative_norm
 from .run import BASE, FunctionalSettings, functional_test, operator_matrices
 from .score import beats, divergences, normalised, radius_of
 

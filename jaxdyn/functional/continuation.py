@@ -103,10 +103,11 @@ def run_on(
         weights = decoder.layer_weights(model.params, index)
         rows = advance_rows(arch, weights, contexts, rows, prompt, position)
         if index + 1 < arch.layers:
-            contexts = _advance(arch, weights, contexts, lengths)
+            contexts = advance_contexts(arch, weights, contexts, lengths)
     return rows.x[:, 0]
 
 
 @partial(jax.jit, static_argnums=0)
-def _advance(arch, weights, contexts, lengths):
+def advance_contexts(arch: Architecture, weights: dict, contexts: Stream, lengths: Int[Array, " B"]) -> Stream:
+    """Carry the undisturbed prompts through one block."""
     return decoder.advance(arch, weights, contexts, lengths)[1]

@@ -7,7 +7,8 @@ not beat I, the block is not linear enough there and nothing is claimed about an
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -24,11 +25,11 @@ from jaxdyn.measures.arrays import frobenius
 from jaxdyn.models import Model, decoder
 from jaxdyn.models.stream import Stream
 from jaxdyn.surrogates import SURROGATES, prepare, surrogate
+from jaxdyn.surrogates.by_name import Name
 from jaxdyn.surrogates.controls import matrix_keys
-from jaxdyn.surrogates.surrogate import Name
 
-from .continuation import advance_rows, rows_at, run_on
-from .displacements import Kind, displacements, relative_norm
+from .continuation import advance_contexts, advance_rows, rows_at, run_on
+from .natural import Kind, displacements, relative_norm
 from .score import beats, divergences, normalised, radius_of
 
 HIGHEST = lax.Precision.HIGHEST
@@ -147,26 +148,28 @@ def _layer(model, activations, settings, layer, natural, radii) -> np.ndarray:
     rows = rows_at(contexts, prompt, position)
     displaced = Stream((x[:, None, None] + delta).reshape(-1, 1, arch.width), rows.layer_inputs, rows.keys, rows.values)
     true = advance_rows(arch, weights, contexts, displaced, prompt, position)
-    after = decoder.advance(arch, weights, contexts, lengths)[1]
+    after = advance_contexts(arch, weights, contexts, lengths)
     rows = rows_at(after, prompt, position)
     each = jnp.concatenate([true.x.reshape(*shape, 1, arch.width), moved], axis=-2)
     wide = each.shape[-2]
-    repeat = lambda leaf: None if leaf is None else jnp.repeat(leaf, wide, axis=0)  # noqa: E731
-    started = Stream(each.reshape(-1, 1, arch.width), repeat(rows.layer_inputs), repeat(rows.keys), repeat(rows.values))
-    if true.keys is not None:  # the true run hands its own on
-        first = jnp.arange(len(prompt)) * wide
-        started = Stream(
-            started.x,
-            started.layer_inputs,
-            started.keys.at[first].set(true.keys),
-            started.values.at[first].set(true.values),
-        )
+    started = jax.tree.map(partial(jnp.repeat, repeats=wide, axis=0), rows)
+    started = Stream(each.reshape(-1, 1, arch.width), started.layer_inputs, started.keys, started.values)
+    first = jnp.arange(len(prompt)) * wide  # of each group the true run, which hands on keys and values of its own
+    started = replace(
+        started,
+        keys=_put(started.keys, first, true.keys),
+        values=_put(started.values, first, true.values),
+    )
     final = run_on(
         model, after, started, jnp.repeat(prompt, wide), jnp.repeat(position, wide), lengths, layer=layer + 1
     )
     final = final.reshape(-1, wide, arch.width)
     kl = np.asarray(divergences(model, final[:, 0], final[:, 1:])).reshape(*shape, wide - 1)
     return np.where(present[..., None, None], kl, np.nan).transpose(3, 2, 0, 1)
+
+
+def _put(leaf: Array | None, places: Array, new: Array | None) -> Array | None:
+    return None if leaf is None or new is None else leaf.at[places].set(new)
 
 
 def operator_matrices(J: Float[Array, "S n n"], settings: FunctionalSettings) -> Float[Array, "M S n n"]:

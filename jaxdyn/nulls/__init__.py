@@ -5,7 +5,6 @@ by name or as a function. `excess` compares a measurement with it, `explain` goe
 the draws that a pipeline uses inside its programs are in `jaxdyn.measures.nulls`.
 """
 
-from .explain import explain
 from .n0_dimension import n0
 from .n1_singular_values import n1
 from .n2_rotated import n2, rotated
@@ -16,6 +15,7 @@ from .n6_halves import n6, n6_of_mean
 from .n7_depth import depth_trend, monotone_share, n7, spearman, trend_test
 from .named import PRODUCT, cross_layer_overlap, measured
 from .null import Excess, Null, excess
+from .verdict import explain
 
 RUNGS = {
     "N0": "dimension, mean scaling and norm",

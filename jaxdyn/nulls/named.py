@@ -104,13 +104,14 @@ def _of_each(matrices, name):
     if name in _OF_SCHUR:
         return _OF_SCHUR[name](spectra.decompose(matrices))
     spectrum = spectra.decompose(matrices, vectors=True)
+    assert spectrum.condition is not None, "asked for with the vectors"
     if name == "kreiss_scaled":
         return measures.kreiss_scaled(spectrum.T, spectrum.eigenvalues, spectrum.condition)
     if name == "complex_undecided":
         n, eps = matrices.shape[-1], float(jnp.finfo(matrices.dtype).eps)
         error = spectrum.residual * n * eps * arrays.frobenius(matrices)
         return measures.complex_undecided(spectrum.eigenvalues, spectrum.condition, error)
-    median, ninth, largest = measures.eigenvector_condition(spectrum.condition)  # pyright: ignore[reportArgumentType]
+    median, ninth, largest = measures.eigenvector_condition(spectrum.condition)
     return {"": median, "_q90": ninth, "_max": largest}[name.removeprefix("eigenvector_condition")]
 
 

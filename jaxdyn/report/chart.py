@@ -32,8 +32,10 @@ ROLES = (
     "rotated",
     "points",
     "null",
+    *(f"variant{number}" for number in range(1, 7)),
 )
-"""Everything a series can be: measured data, what they are split into, the null ladder, and laws with their control."""
+"""Everything a series can be: measured data, what they are split into, the null ladder, laws with their control, and up
+to six variants side by side."""
 
 DIGITS = 9
 """Significant digits of the numbers on the page: enough to give every float32 back bit for bit."""
@@ -83,6 +85,7 @@ class Panel:
     zero : whether y shows 0.
     window : (x low, x high, y low, y high) for clouds and fields, else None.
     note : one short line inside the axes.
+    names : what stands at x = 0, 1, ... in place of numbers, such as interventions; empty for numbers.
     grid : for a field or a heat map, the values (rows of y, columns of x) with their axes `grid_x` and `grid_y`.
     """
 
@@ -96,6 +99,7 @@ class Panel:
     zero: bool = False
     window: tuple[float, float, float, float] | None = None
     note: str = ""
+    names: tuple[str, ...] = ()
     grid: np.ndarray | None = None
     grid_x: np.ndarray | None = None
     grid_y: np.ndarray | None = None
@@ -204,6 +208,8 @@ def _panel(panel: Panel) -> dict[str, Any]:
         "x": numbers(shared),
         "series": [_series(series, shared) for series in panel.series],
     }
+    if panel.names:
+        plain["names"] = list(panel.names)
     if panel.window is not None:
         plain["window"] = numbers(np.array(panel.window))
     if panel.grid is not None and panel.grid_x is not None and panel.grid_y is not None:

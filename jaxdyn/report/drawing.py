@@ -30,6 +30,7 @@ LINES = {
     "linear": {"linestyle": "--", "linewidth": 1.2},
     "rotated": {"linestyle": "-.", "marker": "v", "markersize": 3, "linewidth": 1.0},
     "points": {"linestyle": "none", "marker": "o", "markersize": 3, "linewidth": 0},
+    **{f"variant{number}": {"linewidth": 1.2, "linestyle": "--" if number == 4 else "-"} for number in range(1, 7)},
 }
 """How a line of each role is drawn; N1 is a band, N5 has one."""
 
@@ -96,6 +97,8 @@ def draw_panel(ax: Axes, panel: Panel, kind: str, view: str = RAW) -> None:
         ax.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")
     elif kind not in ("plane", "heat"):
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
+    if panel.names:
+        ax.set_xticks(range(len(panel.names)), panel.names, rotation=60, ha="right", rotation_mode="anchor")
     if panel.log:
         ax.set_yscale("log")
         ax.yaxis.set_major_formatter(_SparseFormatter(every=True))

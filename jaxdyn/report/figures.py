@@ -21,6 +21,7 @@ from .product import product_chart
 from .semanticity import semanticity_charts
 from .source import FORMATS, Source, of_tree
 from .topology import topology_charts
+from .surrogates import surrogate_charts
 
 DPI = 150
 
@@ -35,6 +36,7 @@ def charts(sources: Sequence[Source]) -> list[Chart]:
         direction_chart(sources),
         energy_chart(sources),
         pseudospectra_chart(sources),
+        *surrogate_charts(sources),
         *semanticity_charts([source.folder for source in sources if source.folder is not None]),
         *topology_charts([source.folder for source in sources if source.folder is not None]),
     ]

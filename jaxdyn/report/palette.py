@@ -24,6 +24,12 @@ LIGHT = {
     "rotated": "#009E73",
     "points": "#0072B2",
     "null": "#8A8A8A",
+    "variant1": "#E69F00",
+    "variant2": "#009E73",
+    "variant3": "#B0568B",
+    "variant4": "#8A8A8A",
+    "variant5": "#D55E00",
+    "variant6": "#56B4E9",
 }
 DARK = {
     "measured": "#5FB7F0",
@@ -43,6 +49,12 @@ DARK = {
     "rotated": "#38C9A0",
     "points": "#5FB7F0",
     "null": "#9097A0",
+    "variant1": "#F0B440",
+    "variant2": "#38C9A0",
+    "variant3": "#DE9CC4",
+    "variant4": "#9097A0",
+    "variant5": "#FF8A3D",
+    "variant6": "#3A83B5",
 }
 SECOND_LIGHT = {"measured": "#D55E00", "fan": "#E9A06B", "orientation": "#D55E00", "biased": "#E9A06B"}
 """Of the second of two overlaid stores; other roles keep their colour and are drawn thinner."""

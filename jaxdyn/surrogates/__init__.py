@@ -4,12 +4,12 @@
 effect, `order_study` sweeps the order of the eigenvalues that a partial intervention depends on.
 """
 
+from .by_name import SURROGATES, Prepared, prepare, reordered, surrogate
 from .effects import Effect, ProductRanks, effect_on_effective_rank, effect_on_participation_ratio, product_ranks
-from .reorder import ORDERS, reorder
-from .schur_split import SchurSplit, complex_form, intervene, normal_end, schur_split
+from .order import ORDERS, reorder
 from .sites import SITES, layer_sets
+from .split import SchurSplit, complex_form, intervene, normal_end, schur_split
 from .study import ORDER_SWEEP, SurrogateSettings, order_study, surrogate_study
-from .surrogate import SURROGATES, Prepared, prepare, reordered, surrogate
 
 __all__ = [
     "ORDERS",

@@ -20,7 +20,7 @@ from jaxdyn.measures import nulls
 from jaxdyn.measures.arrays import frobenius
 from jaxdyn.measures.nonnormality import leading
 
-from .schur_split import SchurSplit, above_blocks, assemble
+from .split import SchurSplit, above_blocks, assemble
 
 HIGHEST = lax.Precision.HIGHEST
 

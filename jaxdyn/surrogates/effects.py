@@ -60,7 +60,9 @@ def product_ranks(factors: Inexact[Array, "L ... n n"], *, draws: int = 4, seed:
     logs = jnp.stack(turned)
     values = spectra.singular_values(factors)
     free = laws.free_product_participation_ratio(rank.participation_ratio(values), factors.shape[-1])[-1]
-    return ProductRanks(*_measure(own), *_measure(logs), free, jnp.max(1 / rank.stable_rank(values), axis=0))
+    (effective, participation), (turned_effective, turned_participation) = _measure(own), _measure(logs)
+    outlier = jnp.max(1 / rank.stable_rank(values), axis=0)
+    return ProductRanks(effective, participation, turned_effective, turned_participation, free, outlier)
 
 
 class Effect(NamedTuple):

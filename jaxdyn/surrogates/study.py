@@ -16,10 +16,10 @@ from jaxdyn import propagate
 from jaxdyn.errors import InputError
 from jaxdyn.measures import rank
 
+from .by_name import SURROGATES, Name, On, Prepared, prepare, reordered, surrogate
 from .effects import effect_on_effective_rank, effect_on_participation_ratio, product_ranks
-from .reorder import By
+from .order import By
 from .sites import layer_sets
-from .surrogate import SURROGATES, Name, On, Prepared, prepare, reordered, surrogate
 
 ORDER_SWEEP: tuple[tuple[By, bool, int], ...] = (
     ("given", True, 0),

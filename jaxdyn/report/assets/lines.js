@@ -16,7 +16,8 @@ function linePanel(chart, panel, view, width, height, labelled) {
   const ends = labelled ? all.filter((one) => one.role !== "fan") : [];
   const right = ends.length ? Math.min(width * 0.34, 16 + 6.9 * Math.max(...ends.map((one) => one.label.length))) : 12;
   const margin = bars ? 0.55 : xs.length > 1 ? (xs[xs.length - 1] - xs[0]) * 0.015 : 0.5;
-  const bottom = height - 36;
+  const longest = panel.names ? Math.max(...panel.names.map((name) => name.length)) : 0;
+  const bottom = height - (panel.names ? 20 + 5.6 * longest : 36);
   const x = scale(xs[0] - margin, xs[xs.length - 1] + margin, left, width - right);
   const y = scale(low, high, bottom, 8, panel.log);
   const svg = frame(panel, width, height);
@@ -24,7 +25,9 @@ function linePanel(chart, panel, view, width, height, labelled) {
     svg.append(node("line", { class: "axis", x1: left, x2: width - right, y1: y(value), y2: y(value) }));
     svg.append(node("text", { x: left - 6, y: y(value) + 4, "text-anchor": "end" }, tickText(value)));
   }
-  for (const value of (chart.kind === "plane" ? ticks : layerTicks)(xs[0], xs[xs.length - 1], width / 55))
+  for (const [place, name] of (panel.names || []).entries())
+    svg.append(node("text", { x: 0, y: 0, "text-anchor": "end", transform: `translate(${x(place) + 4} ${bottom + 12}) rotate(-60)` }, name));
+  if (!panel.names) for (const value of (chart.kind === "plane" ? ticks : layerTicks)(xs[0], xs[xs.length - 1], width / 55))
     svg.append(node("text", { x: x(value), y: bottom + 16, "text-anchor": "middle" }, tickText(value)));
   svg.append(node("text", { x: (left + width - right) / 2, y: height - 5, "text-anchor": "middle" }, panel.xLabel));
   if (!panel.log && low < 0 && high > 0) svg.append(node("line", { class: "zero", x1: left, x2: width - right, y1: y(0), y2: y(0) }));
@@ -132,5 +135,5 @@ function readings(all, at, value, y, py, drawn, panel) {
     for (const [one, line] of drawn) line.classList.toggle("near", one === fans[0][0]);
     lines.push({ tint: tint(fans[0][0]), text: `${fans[0][0].label}: ${shown(fans[0][1])}` });
   }
-  return { title: `${panel.title}, ${panel.xLabel} ${tickText(value)}`, lines };
+  return { title: `${panel.title}, ${panel.names ? panel.names[value] : `${panel.xLabel} ${tickText(value)}`}`, lines };
 }

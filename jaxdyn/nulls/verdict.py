@@ -6,6 +6,7 @@ sampling floor). Everything else is *undecided*: more samples or draws are neede
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -79,7 +80,7 @@ def explain(
         "state": states,
     }
     rungs = [null.rung for null in ladder]
-    arrays = {name: (("rung", *names), row) for name, row in rows.items()}
+    arrays: dict[str, Any] = {name: (("rung", *names), row) for name, row in rows.items()}
     arrays["seeds"] = ("rung", np.array([null.seeds for null in ladder]))
     return xr.Dataset(
         {**arrays, "measured": (names, own), "verdict": (names, _verdict(states, rungs))},

@@ -19,8 +19,8 @@ from jaxdyn.measures.arrays import deviator, frobenius, mean_trace
 from jaxdyn.spectra import Spectrum
 
 from . import controls
-from .reorder import By, reorder
-from .schur_split import SchurSplit, complex_form, intervene, normal_end, schur_split
+from .order import By, reorder
+from .split import SchurSplit, complex_form, intervene, normal_end, schur_split
 
 On = Literal["J", "A"]
 Name = Literal[
