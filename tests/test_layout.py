@@ -12,7 +12,8 @@ STAGES = (
     "models", "activations", "jacobians", "spectra", "measures", "propagate", "nulls", "surrogates", "functional",
     "store", "semanticity", "topology", "report",
 )  # fmt: skip
-"""In the order of the data; `propagate` uses `measures`. The pipeline, the study and the command line put all of them together."""
+"""In the order of the data; `propagate` uses `measures`. The pipeline, the study and the command line
+put all of them together."""
 
 
 def imported(path: Path) -> set[str]:

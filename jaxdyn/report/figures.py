@@ -20,8 +20,8 @@ from .painter import Painter
 from .product import product_chart
 from .semanticity import semanticity_charts
 from .source import FORMATS, Source, of_tree
-from .topology import topology_charts
 from .surrogates import surrogate_charts
+from .topology import topology_charts
 
 DPI = 150
 

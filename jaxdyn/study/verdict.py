@@ -12,8 +12,8 @@ import numpy as np
 import xarray as xr
 
 from jaxdyn.nulls import Null, explain
-from jaxdyn.nulls.explain import ABOVE_ALL, UNDECIDED
 from jaxdyn.nulls.null import LEVEL
+from jaxdyn.nulls.verdict import ABOVE_ALL, UNDECIDED
 from jaxdyn.topology.verdict import against, explained_by
 
 from .ladder import from_arrays
