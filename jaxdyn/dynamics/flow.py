@@ -66,7 +66,8 @@ class Observed:
     With n the natural state, n_0 at the start, and t the tangent J ... J (z_0 - n_0); lengths and products in the
     frame's scale, coordinates in its plane.
 
-    distance : norm(z - n). norm : (site, C), norm(n).
+    distance : norm(z - n). moved : norm(z - z_0). norm, travelled : (site, C), norm(n)
+    and norm(n - n_0).
     inward : (z - z_0) . (n_0 - z_0), positive where the point went towards the natural state at the start.
     constant : (n - n_0) . (n_0 - z_0), the same if every point made the natural state's step.
     tangent : norm(t). error : norm(z - n - t).
@@ -74,7 +75,9 @@ class Observed:
     """
 
     distance: Float[Array, "site C P"]
+    moved: Float[Array, "site C P"]
     norm: Float[Array, "site C"]
+    travelled: Float[Array, "site C"]
     inward: Float[Array, "site C P"]
     constant: Float[Array, "site C P"]
     tangent: Float[Array, "site C P"]
@@ -154,7 +157,9 @@ def _observe(frame, start, z, natural, tangent):
 
     return Observed(
         distance=length(z - natural),
+        moved=length(z - z_0),
         norm=length(natural)[:, 0],
+        travelled=length(natural - n_0)[:, 0],
         inward=along(z - z_0),
         constant=along(natural - n_0),
         tangent=length(tangent),
