@@ -8,7 +8,18 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-STAGES = ("models", "activations", "jacobians", "spectra", "measures", "propagate", "store", "semanticity", "report")
+STAGES = (
+    "models",
+    "activations",
+    "jacobians",
+    "spectra",
+    "measures",
+    "propagate",
+    "store",
+    "semanticity",
+    "dynamics",
+    "report",
+)
 """In the order of the data; `propagate` uses `measures`. The pipeline and the command line put all of them together."""
 
 

@@ -1,1 +1,12 @@
-"""Stage 5 of 7: the residual stream as a trajectory through depth (paper 2)."""
+"""The dynamics of a residual stream along depth: every quantity beside the null and the controls that it needs.
+
+After Fernando and Guitchounts, "Transformer Dynamics" (arXiv 2502.12131); methods.md section 2. The command is
+`jaxdyn dynamics`; `analyse` is the same from Python. Nothing here needs flax but the autoencoder.
+"""
+
+from .rotation import phase_portrait as phase_portrait
+from .rotation import rotation_count as rotation_count
+from .run import analyse as analyse
+from .settings import DynamicsSettings as DynamicsSettings
+
+__all__ = ["DynamicsSettings", "analyse", "phase_portrait", "rotation_count"]

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-Kind = Literal["lines", "budget", "clouds", "field", "directions", "plane"]
+Kind = Literal["lines", "budget", "clouds", "field", "directions", "plane", "heat", "path"]
 
 RAW, EXCESS = "raw", "excess"
 """The two positions of the switch; a series without a view is shown in both."""
@@ -31,6 +31,9 @@ ROLES = (
     "linear",
     "rotated",
     "points",
+    "skip",
+    "shuffled",
+    "walk",
 )
 """Everything a series can be: measured data, what they are split into, the null ladder, and laws with their control."""
 
@@ -82,7 +85,7 @@ class Panel:
     zero : whether y shows 0.
     window : (x low, x high, y low, y high) for clouds and fields, else None.
     note : one short line inside the axes.
-    grid : for a field, the values (rows of y, columns of x) with their axes `grid_x` and `grid_y`.
+    grid : for a field or a heat map, the values (rows of y, columns of x) with their axes `grid_x` and `grid_y`.
     """
 
     key: str

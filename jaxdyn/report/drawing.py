@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import Formatter, MaxNLocator
 
 from .chart import RAW, Chart, Panel, Series, field_levels
+from .depth_colour import draw_heat, draw_path
 from .palette import colour
 
 GREY, BLACK, UNIT_CIRCLE = "#8A8A8A", "#000000", "#D55E00"
@@ -29,8 +30,10 @@ LINES = {
     "linear": {"linestyle": "--", "linewidth": 1.2},
     "rotated": {"linestyle": "-.", "marker": "v", "markersize": 3, "linewidth": 1.0},
     "points": {"linestyle": "none", "marker": "o", "markersize": 3, "linewidth": 0},
+    "skip": {"marker": "D", "markersize": 3, "linewidth": 1.2},
+    "shuffled": {"linestyle": ":", "marker": "x", "markersize": 3, "linewidth": 1.0},
 }
-"""How a line of each role is drawn; N1 is a band, N5 has one."""
+"""How a line of each role is drawn; N1 and walk are bands, N5 has one."""
 
 
 def draw(chart: Chart, *, view: str = RAW, groups: tuple[str, ...] = (), columns: int = 4) -> Figure:
@@ -38,7 +41,7 @@ def draw(chart: Chart, *, view: str = RAW, groups: tuple[str, ...] = (), columns
 
     Parameters
     ----------
-    chart : kinds "lines", "budget", "clouds" and "field"; directions are in `listing.draw_directions`.
+    chart : kinds "lines", "plane", "budget", "clouds", "field", "heat" and "path"; directions are in `listing.draw_directions`.
     view : position of the switch.
     groups : panels of these groups, one row of panels after the other; empty takes all panels.
     columns : most panels a row.
@@ -80,6 +83,10 @@ def draw_panel(ax: Axes, panel: Panel, kind: str, view: str = RAW) -> None:
         _clouds(ax, series)
     elif kind == "field":
         _field(ax, panel, series)
+    elif kind == "heat":
+        draw_heat(ax, panel)
+    elif kind == "path":
+        draw_path(ax, series, lambda one: LINES[one.role])
     elif kind == "budget":
         _bars(ax, series)
         ax.margins(y=0.05)
@@ -89,7 +96,7 @@ def draw_panel(ax: Axes, panel: Panel, kind: str, view: str = RAW) -> None:
     if kind in ("clouds", "field") and panel.window is not None:
         left, right, bottom, top = panel.window
         ax.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")
-    elif kind != "plane":
+    elif kind not in ("plane", "path"):
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
     if panel.log:
         ax.set_yscale("log")
@@ -123,7 +130,7 @@ def _lines(ax: Axes, series: list[Series], *, log: bool) -> None:
         tint, width = colour(one.role, one.store), 0.7 if one.store else 1.0
         if one.role == "fan":
             continue
-        if one.role == "N1":
+        if one.role in ("N1", "walk"):
             _band(ax, one, tint)
             continue
         style = LINES[one.role] | {"linewidth": LINES[one.role]["linewidth"] * width}
@@ -214,6 +221,8 @@ def _size(chart: Chart, rows: int, columns: int) -> tuple[tuple[float, float], b
     """Size in inches, and whether the panels are square (or half as high as wide) and so share no axis."""
     if chart.kind == "clouds":
         return (max(3.9 * columns + 0.3, 6.0), 3.9 * rows + 1.6), True
+    if chart.kind in ("heat", "path"):
+        return (max(4.3 * columns + 0.3, 6.0), 3.7 * rows + 1.9), True
     if chart.kind == "field":
         return (max(4.6 * columns + 0.3, 6.0), 3.0 * rows + 1.8), True
     if len(chart.panels) <= 4 and not chart.groups:

@@ -15,6 +15,7 @@ from .chart import EXCESS, RAW, Chart
 from .clouds import cloud_chart
 from .depth import PROFILES, depth_chart
 from .drawing import draw
+from .dynamics import dynamics_charts
 from .listing import draw_directions
 from .product import product_chart
 from .semanticity import semanticity_charts
@@ -33,6 +34,7 @@ def charts(sources: Sequence[Source]) -> list[Chart]:
         direction_chart(sources),
         energy_chart(sources),
         pseudospectra_chart(sources),
+        *dynamics_charts([source.folder for source in sources if source.folder is not None]),
         *semanticity_charts([source.folder for source in sources if source.folder is not None]),
     ]
     return [chart for chart in found if chart is not None]
@@ -50,7 +52,7 @@ def draw_all(drawn: Sequence[Chart]) -> dict[str, Figure]:
                 name = chart.name if view == RAW else "depth_excess"
                 figures[name] = draw(chart, view=view, groups=groups)
         else:
-            figures[chart.name] = draw(chart, columns=3 if chart.kind in ("clouds", "field") else 4)
+            figures[chart.name] = draw(chart, columns=3 if chart.kind in ("clouds", "field", "heat", "path") else 4)
     return figures
 
 

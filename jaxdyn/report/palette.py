@@ -23,6 +23,9 @@ LIGHT = {
     "linear": "#8A8A8A",
     "rotated": "#009E73",
     "points": "#0072B2",
+    "skip": "#E69F00",
+    "shuffled": "#C9C9C9",
+    "walk": "#8A8A8A",
 }
 DARK = {
     "measured": "#5FB7F0",
@@ -41,6 +44,9 @@ DARK = {
     "linear": "#9097A0",
     "rotated": "#38C9A0",
     "points": "#5FB7F0",
+    "skip": "#F0B440",
+    "shuffled": "#565B62",
+    "walk": "#9097A0",
 }
 SECOND_LIGHT = {"measured": "#D55E00", "fan": "#E9A06B", "orientation": "#D55E00", "biased": "#E9A06B"}
 """Of the second of two overlaid stores; other roles keep their colour and are drawn thinner."""

@@ -88,7 +88,7 @@ function drawer(chart) {
     const width = Math.max(260, place.clientWidth), narrow = width < 620;
     const grouped = Object.keys(chart.groups).length > 0;
     const panels = chart.panels.filter((panel) => !grouped || panel.group === state.group);
-    const hero = grouped, plane = ["clouds", "field"].includes(chart.kind);
+    const hero = grouped, plane = ["clouds", "field", "heat", "path"].includes(chart.kind);
     const stacked = chart.name === "bottleneck" || narrow;
     const columns = hero ? (narrow ? 2 : 4) : plane ? (width < 460 ? 1 : Math.min(panels.length, width < 800 ? 2 : 3)) : stacked ? 1 : panels.length === 4 ? 2 : Math.min(panels.length, 3);
     const grid = node("div", { class: "grid", "--columns": columns });
@@ -98,7 +98,8 @@ function drawer(chart) {
     ordered.forEach((panel, i) => {
       if (!panel) return;
       const big = hero && i === 0, size = big ? width : cell;
-      const svg = plane ? planePanel(chart, panel, size)
+      const svg = chart.kind === "heat" ? heatPanel(chart, panel, size) : chart.kind === "path" ? pathPanel(chart, panel, size)
+        : plane ? planePanel(chart, panel, size)
         : linePanel(chart, panel, state.view, size, big || columns === 1 ? (narrow ? 270 : 370) : hero ? 170 : 300, labelled && (big || !hero));
       const enlarge = () => {
         state.big = panels.indexOf(panel);
