@@ -4,7 +4,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 from rich.console import Console
@@ -35,6 +35,20 @@ def dynamics(
     ] = 256,
     epochs: Annotated[int, typer.Option(help="Most epochs of the autoencoder's training.")] = 100,
     networks: Annotated[int, typer.Option(help="Autoencoders trained side by side.")] = 3,
+    grid: Annotated[int, typer.Option(help="Teleport: points along each side of the grid.")] = 10,
+    contexts: Annotated[int, typer.Option(help="Teleport: prompts in whose context each point is run.")] = 4,
+    teleport_layers: Annotated[
+        str | None, typer.Option(help="Such as 0,3-5; default 0, 7, 15, 23, 31 of 32, scaled to the depth.")
+    ] = None,
+    radii: Annotated[
+        str, typer.Option(help="Teleport: factors of the displacement, for the reach of the linear prediction.")
+    ] = "0.01,0.03,0.1,0.3,1,3",
+    off_plane: Annotated[
+        str, typer.Option(help="Teleport: off the plane, points have the samples' mean, or the natural state's part.")
+    ] = "mean",
+    scaling: Annotated[
+        str, typer.Option(help="Teleport: coordinates scaled first: massive ones, all, or none.")
+    ] = "massive",
     seed: Annotated[int, typer.Option(help="Of every random number.")] = 0,
     unit: Annotated[int, typer.Option(help="Texts a unit of work, the most a killed run loses.")] = 32,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
@@ -53,7 +67,9 @@ def dynamics(
     from .dynamics.run import analyse
     from .dynamics.settings import DynamicsSettings
     from .dynamics.stages import chosen
+    from .dynamics.teleport_settings import OffPlane, Scaling, TeleportSettings
     from .pipeline.progress import Progress
+    from .pipeline.settings import parse_layers
     from .pipeline.texts import read_texts
     from .report.source import parse_formats
 
@@ -73,6 +89,14 @@ def dynamics(
         information_units=information_units,
         epochs=epochs,
         networks=networks,
+        teleport=TeleportSettings(
+            grid=grid,
+            layers=parse_layers(teleport_layers) if teleport_layers else (),
+            contexts=contexts,
+            scaling=cast(Scaling, scaling),
+            off_plane=cast(OffPlane, off_plane),
+            radii=_numbers(radii),
+        ),
         seed=seed,
         unit=unit,
     )
@@ -117,3 +141,12 @@ def _report(out: Path, endings: tuple[str, ...]) -> Path:
     if (out / STORE).exists():
         return write_report(open_sources([out]), out, formats=endings)[0]
     return write_dynamics(out, formats=endings)[0]
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    """Read the radii."""
+    try:
+        return tuple(float(piece) for piece in text.split(","))
+    except ValueError:
+        msg = f"radii: got {text!r}; allowed ascending numbers above 0 with commas between, such as 0.1,1"
+        raise InputError(msg) from None

@@ -69,6 +69,7 @@ def test_only_spectra_and_the_threads_and_clock_of_the_pipeline_use_kernels() ->
         "pipeline/host.py",
         "pipeline/run.py",
         "pipeline/estimate.py",
+        "dynamics/lyapunov.py",
     }  # the last times a Schur form
     allowed = {"spectra.py", "measures/pseudospectra.py", "doctor.py", *threads}
     users = {

@@ -70,7 +70,8 @@ class Observed:
     and norm(n - n_0).
     inward : (z - z_0) . (n_0 - z_0), positive where the point went towards the natural state at the start.
     constant : (n - n_0) . (n_0 - z_0), the same if every point made the natural state's step.
-    tangent : norm(t). error : norm(z - n - t).
+    tangent : norm(t). error : norm(z - n - t). bent : norm(z - n - (z_0 - n_0)), what the identity
+    leaves unexplained.
     plane, natural_plane, tangent_plane : coordinates of z, of n (site, C, 2) and of n + t.
     """
 
@@ -82,6 +83,7 @@ class Observed:
     constant: Float[Array, "site C P"]
     tangent: Float[Array, "site C P"]
     error: Float[Array, "site C P"]
+    bent: Float[Array, "site C P"]
     plane: Float[Array, "site C P 2"]
     natural_plane: Float[Array, "site C 2"]
     tangent_plane: Float[Array, "site C P 2"]
@@ -164,6 +166,7 @@ def _observe(frame, start, z, natural, tangent):
         constant=along(natural - n_0),
         tangent=length(tangent),
         error=length(z - natural - tangent),
+        bent=length(z - natural - (z_0 - n_0)),
         plane=frame.coordinates(z),
         natural_plane=frame.coordinates(natural)[:, 0],
         tangent_plane=frame.coordinates(natural + tangent),

@@ -157,9 +157,7 @@ def attend(
     grouped = q.reshape(count, groups, -1, size)
     own = jnp.einsum("pgjk,pgk->gjp", grouped, k, precision=HIGHEST) * arch.score_scale
     own = layers.capped(own, arch.attention_softcap)
-    pattern = jax.nn.softmax(
-        jnp.concatenate([jnp.where(seen, scores, -jnp.inf), own[..., None]], axis=-1), axis=-1
-    )
+    pattern = jax.nn.softmax(jnp.concatenate([jnp.where(seen, scores, -jnp.inf), own[..., None]], axis=-1), axis=-1)
     mixed = jnp.einsum("gjps,sgk->pgjk", pattern[..., :-1], values, precision=HIGHEST)
     return mixed.reshape(count, -1, size), pattern[..., -1].reshape(-1, count).T
 

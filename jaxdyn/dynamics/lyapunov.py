@@ -7,6 +7,7 @@ keeps its eigenvalues too.
 """
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jaxdyn_kernels.threads import cores, single_threaded_blas
 from jaxtyping import Array, Float, Key
 
 from jaxdyn import propagate
@@ -29,75 +31,75 @@ HIGHEST = lax.Precision.HIGHEST
 
 
 class Rates(NamedTuple):
-    """Stretching rates of products from several starts to the last layer.
+    """Stretching rates of the products of C paths.
 
-    rate : (start, C, n), nats a layer, descending. digits : (start, C, n), decimal digits kept in each singular value.
-    null_mean, null_sd : (null, start, C, n), over the draws; null 0 is N1, 1 is N2.
+    rate : (C, n), nats a layer, descending. digits : (C, n), decimal digits kept in each singular value.
+    null_mean, null_sd : (null, C, n), over the draws; null 0 is N1, 1 is N2.
     """
 
-    rate: Float[np.ndarray, "start C n"]
-    digits: Float[np.ndarray, "start C n"]
-    null_mean: Float[np.ndarray, "null start C n"]
-    null_sd: Float[np.ndarray, "null start C n"]
+    rate: Float[np.ndarray, "C n"]
+    digits: Float[np.ndarray, "C n"]
+    null_mean: Float[np.ndarray, "null C n"]
+    null_sd: Float[np.ndarray, "null C n"]
 
 
 def stretching(
     factor: Callable[[int], Float[Array, "C n n"]],
-    depth: int,
-    starts: Sequence[int],
+    layers: Sequence[int],
     *,
     draws: int = DRAWS,
     seed: int = 0,
     tick: Callable[[], None] = lambda: None,
 ) -> Rates:
-    """Multiply the layers' Jacobians up from several starts, and random ones beside them.
+    """Multiply the layers' Jacobians up, and random ones beside them.
 
     Parameters
     ----------
-    factor : gives the Jacobians (C, n, n) of a layer; called once for each, from the first start on.
-    depth : the number of layers L.
-    starts : 0 <= l < L, where products begin; all end at the last layer.
+    factor : gives the Jacobians (C, n, n) of a layer; called once for each, in order.
+    layers : the layers of the product, the first one rightmost; one or more.
     draws : random products of each null; 0 for none, 2 or more for their standard deviation.
     seed : of the draws; each depends on its layer, context and number alone.
     tick : called after each layer.
 
     Returns
     -------
-    Rates. A matrix that is not finite gives NaN. Cost: 9 n^3 flops a layer, start, context and product; an SVD and a QR
-    or two a layer, context and draw.
+    Rates. A matrix that is not finite gives NaN, and so does a rate of which no digit is kept, in a draw too. Cost:
+    9 n^3 flops a layer and product; an SVD and three QRs a layer, context and draw. The cores share the contexts.
 
     Raises
     ------
-    InputError : no start or one outside the layers, a negative number of draws.
+    InputError : no layer, a negative number of draws.
 
     References
     ----------
     methods.md 1.4, 1.7 (N1, N2), 1.8.
     """
-    if not starts or min(starts) < 0 or max(starts) >= depth:
-        msg = f"starts: got {tuple(starts)}; allowed one or more of 0 to {depth - 1}"
+    if not layers:
+        msg = "layers: got none; give one or more"
         raise InputError(msg)
     if draws < 0:
         msg = f"draws: got {draws}; allowed 0 or more"
         raise InputError(msg)
-    products: dict[int, propagate.Product] = {}
-    key = jax.random.key(seed)
-    for layer in range(min(starts), depth):
-        matrices = _with_draws(key, jnp.asarray(factor(layer)), layer, draws)
-        for start, product in products.items():
-            products[start] = _step(product, matrices)
-        if layer in starts:
-            products[layer] = _start(matrices)
-        tick()
-    count, n = len(matrices) // (1 + len(NULLS) * draws), matrices.shape[-1]
-    method = "jacobi" if n <= JACOBI_WIDTH else "svd"
-    found = [_rates(products[start], method=method) for start in starts]
+    key, products = jax.random.key(seed), []
+    with single_threaded_blas(), ThreadPoolExecutor(cores()) as pool:
+        for number, layer in enumerate(layers):
+            jacobians = np.asarray(factor(layer))
+
+            def move(c, layer=layer, number=number, jacobians=jacobians):
+                matrices = _with_draws(key, jacobians[c], layer * len(jacobians) + c, draws)
+                return jax.block_until_ready(_step(products[c], matrices) if number else _start(matrices))
+
+            products = list(pool.map(move, range(len(jacobians))))
+            tick()
+        method = "jacobi" if jacobians.shape[-1] <= JACOBI_WIDTH else "svd"
+        found = list(pool.map(lambda product: jax.block_until_ready(_rates(product, method=method)), products))
     rate, digits = (np.stack([np.asarray(one[i], np.float64) for one in found]) for i in (0, 1))
-    null = rate[:, count:].reshape(len(starts), len(NULLS), count, draws, n).swapaxes(0, 1)
-    missing = np.full((len(NULLS), len(starts), count, n), np.nan)
+    count, _, n = rate.shape
+    null = rate[:, 1:].reshape(count, len(NULLS), draws, n).swapaxes(0, 1)
+    missing = np.full((len(NULLS), count, n), np.nan)
     mean = null.mean(axis=-2) if draws else missing
     sd = null.std(axis=-2, ddof=1) if draws > 1 else missing
-    return Rates(rate[:, :count], digits[:, :count], mean, sd)
+    return Rates(rate[:, 0], digits[:, 0], mean, sd)
 
 
 _start = jax.jit(propagate.start)
@@ -105,28 +107,22 @@ _step = jax.jit(propagate.step)
 _rates = jax.jit(propagate.stretching_rates, static_argnames="method")
 
 
-def _with_draws(key: Key[Array, ""], J: Float[Array, "C n n"], layer: int, draws: int) -> Float[Array, "m n n"]:
-    """The matrices of C contexts, then `draws` of N1 for each of them, then as many of N2."""
+def _with_draws(key: Key[Array, ""], J: Float[np.ndarray, "n n"], number: int, draws: int) -> Float[Array, "m n n"]:
+    """A matrix, then `draws` of N1, then as many of N2."""
     if not draws:
-        return J
-    trace = jnp.trace(J, axis1=1, axis2=2) / J.shape[-1]
-    deviation = np.asarray(J - trace[:, None, None] * jnp.eye(J.shape[-1], dtype=J.dtype))
-    values = jnp.asarray(np.stack([_singular_values(one) for one in deviation]))
-    ids = layer * len(J) + jnp.arange(len(J))
-    return _beside(*jax.random.split(key), J, values, trace, ids, draws=draws)
+        return jnp.asarray(J)[None]
+    t = np.trace(J) / len(J)
+    deviation = J - t * np.eye(len(J), dtype=J.dtype)
+    values = np.full(len(J), np.nan, J.dtype)
+    if np.isfinite(J).all():
+        values = np.linalg.svd(deviation, compute_uv=False)
+    return _beside(*jax.random.split(key), J, values, np.asarray(t, J.dtype), number, draws=draws)
 
 
 @partial(jax.jit, static_argnames="draws")
-def _beside(n1, n2, J, values, trace, ids, *, draws):
-    count, n = J.shape[:2]
-    random = nulls.n1_matrices(n1, values, trace, ids, draws=draws, full=True).matrix
-    fold = jax.vmap(lambda i: jax.vmap(lambda d: jax.random.fold_in(jax.random.fold_in(n2, i), d))(jnp.arange(draws)))
-    Q = nulls.haar(fold(ids).reshape(-1), n, J.dtype).reshape(count, draws, n, n)
-    turned = jnp.einsum("cdij,cjk,cdlk->cdil", Q, J, Q, precision=HIGHEST)
-    return jnp.concatenate([J, random.reshape(-1, n, n), turned.reshape(-1, n, n)])
-
-
-def _singular_values(matrix):
-    if not np.isfinite(matrix).all():
-        return np.full(len(matrix), np.nan, matrix.dtype)
-    return np.linalg.svd(matrix, compute_uv=False)
+def _beside(n1, n2, J, values, trace, number, *, draws):
+    random = nulls.n1_matrices(n1, values, trace, number, draws=draws, full=True).matrix
+    keys = jax.vmap(lambda draw: jax.random.fold_in(jax.random.fold_in(n2, number), draw))(jnp.arange(draws))
+    Q = nulls.haar(keys, len(J), J.dtype)
+    turned = jnp.einsum("dij,jk,dlk->dil", Q, J, Q, precision=HIGHEST)
+    return jnp.concatenate([J[None], random, turned])

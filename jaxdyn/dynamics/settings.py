@@ -1,8 +1,10 @@
 """Everything that decides what `jaxdyn dynamics` computes, checked before anything is loaded."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from jaxdyn.errors import InputError
+
+from .teleport_settings import TeleportSettings
 
 TRAINED = "trained"
 CONTROLS = ("random", "rotated", "skip", "shuffled")
@@ -28,6 +30,7 @@ class DynamicsSettings:
     information_units : coordinates whose mutual information is measured, drawn by the seed; 0 means all.
     epochs : most epochs of the autoencoder's training.
     networks : autoencoders trained side by side.
+    teleport : what to teleport; its seed is that of the run, its control "random-init" runs with "random" here.
     seed : of every random number.
     unit : samples a unit of work: what a killed run loses at most.
     """
@@ -42,6 +45,7 @@ class DynamicsSettings:
     information_units: int = 256
     epochs: int = 100
     networks: int = 3
+    teleport: TeleportSettings = field(default_factory=TeleportSettings)
     seed: int = 0
     unit: int = 32
 
@@ -73,4 +77,5 @@ class DynamicsSettings:
     def as_dict(self) -> dict:
         """Plain values of what a resumed run must repeat: all but the stages."""
         values = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items() if name != "stages"}
-        return values | {"controls": list(self.rows[1:])}
+        teleport = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self.teleport).items()}
+        return values | {"controls": list(self.rows[1:]), "teleport": teleport}

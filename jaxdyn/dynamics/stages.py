@@ -78,6 +78,7 @@ STAGES = (
     # Stage("path", "path", "the mean state's path in the plane of two principal components (D8)"),
     # Stage("autoencoder", "autoencoder_stage", "compressing autoencoder (D9)"),
     # Stage("dimension", "intrinsic", "intrinsic dimension (two-NN)"),
+    Stage("teleport", "teleport_stage", "states put elsewhere, and stretching rates (D10)"),
 )
 
 

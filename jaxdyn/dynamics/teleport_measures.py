@@ -23,6 +23,7 @@ MEASURES = {
     "contraction_relative": "the same, each distance divided by norm(n) at its site",
     "linear_contraction": "median norm(J ... J (z_0 - n_0)) / norm(z_0 - n_0)",
     "linear_error": "median norm(z - n - J ... J (z_0 - n_0)) / norm(z - n)",
+    "linear_error_update": "median norm(z - n - J ... J (z_0 - n_0)) / norm(z - n - (z_0 - n_0)): the skip taken off",
     "arrow_length": "median norm(z - z_0) / norm(z_0 - n_0)",
     "natural_length": "norm(n - n_0) over the median of norm(z_0 - n_0)",
     "plane_rotation": "angle of the affine map of the plane to itself that fits the arrows best",
@@ -53,6 +54,7 @@ def summarise(seen: Observed, first: int) -> dict[str, Float[np.ndarray, "site C
         "contraction": _median(seen.distance, start, keep),
         "linear_contraction": _median(seen.tangent, start, keep),
         "linear_error": _median(seen.error, seen.distance, keep & (seen.distance > 0)),
+        "linear_error_update": _median(seen.error, seen.bent, keep & (seen.bent > 0)),
         "arrow_length": _median(seen.moved, start, keep),
     }
     found["inward_excess"] = found["inward_share"] - found["inward_constant"]
@@ -90,20 +92,25 @@ def linear_radius(
     return np.where(unknown.any(axis=0), np.nan, found)
 
 
-def plane_map(
-    before: Float[np.ndarray, "P 2"], after: Float[np.ndarray, "P 2"]
-) -> tuple[Float[np.ndarray, "2 2"], Float[np.ndarray, " 2"]]:
-    """Return G and g of the least-squares fit after = G before + g; NaN where the points lie on a line."""
-    rows = np.column_stack([before, np.ones(len(before))])
-    if not np.isfinite(after).all() or np.linalg.matrix_rank(rows) < 3:
-        return np.full((2, 2), np.nan), np.full(2, np.nan)
-    solution = np.linalg.lstsq(rows, after, rcond=None)[0]
-    return solution[:2].T, solution[2]
+def plane_map(before: Float[np.ndarray, "C P 2"], after: Float[np.ndarray, "... C P 2"]) -> Float[np.ndarray, "... C 2 2"]:
+    """Return G of the least-squares fit after = G before + g; NaN where the points lie on a line.
+
+    ``G = S_ab S_bb^-1`` with the covariances of the points, in closed form.
+    """
+    before = before - before.mean(axis=-2, keepdims=True)
+    after = after - after.mean(axis=-2, keepdims=True)
+    S = np.einsum("cpi,cpj->cij", before, before)
+    (a, b), (_, d) = S[:, 0].T, S[:, 1].T
+    determinant = a * d - b * b
+    flat = determinant <= before.shape[-2] * np.finfo(float).eps * a * d
+    adjugate = np.stack([np.stack([d, -b], -1), np.stack([-b, a], -1)], -2)
+    inverse = adjugate / np.where(flat, np.nan, determinant)[:, None, None]
+    return np.einsum("...cpi,cpj,cjk->...cik", after, before, inverse)
 
 
-def rotation(matrix: Float[np.ndarray, "2 2"]) -> float:
+def rotation(matrix: Float[np.ndarray, "... 2 2"]) -> Float[np.ndarray, "..."]:
     """Return the angle of the rotation nearest to a 2 x 2 matrix, in (-pi, pi], counter-clockwise."""
-    return float(np.arctan2(matrix[1, 0] - matrix[0, 1], matrix[0, 0] + matrix[1, 1]))
+    return np.arctan2(matrix[..., 1, 0] - matrix[..., 0, 1], matrix[..., 0, 0] + matrix[..., 1, 1])
 
 
 def _share(product, keep):
@@ -129,16 +136,10 @@ def _in_the_plane(seen, first, keep):
     home = n_0[:, None] - z_0
     share = _share(((seen.plane - z_0) * home).sum(axis=-1), keep)
     constant = _share(((seen.natural_plane - n_0)[:, :, None] * home).sum(axis=-1), keep)
-    sites, contexts = share.shape
-    angles = np.full((2, sites, contexts), np.nan)
-    for site in range(first, sites):
-        for c in range(contexts):
-            for which, after in enumerate((seen.plane, seen.tangent_plane)):
-                angles[which, site, c] = rotation(plane_map(z_0[c], after[site, c])[0])
     return {
         "inward_share_plane": share,
         "inward_constant_plane": constant,
         "inward_excess_plane": share - constant,
-        "plane_rotation": angles[0],
-        "plane_rotation_linear": angles[1],
+        "plane_rotation": rotation(plane_map(z_0, seen.plane)),
+        "plane_rotation_linear": rotation(plane_map(z_0, seen.tangent_plane)),
     }

@@ -6,16 +6,16 @@ coordinates are divided by a scale first, and lengths are taken in it.
 """
 
 from dataclasses import dataclass
-from typing import Literal, get_args
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from jaxdyn.activations import massive_coordinates
 from jaxdyn.errors import InputError
 
-Scaling = Literal["massive", "all", "none"]
-SCALINGS: tuple[Scaling, ...] = get_args(Scaling)
+from .teleport_settings import SCALINGS, Scaling
+
 FEWEST = 3
 
 
@@ -23,8 +23,8 @@ FEWEST = 3
 class Plane:
     """A plane in the stream: x = mean + scale (c axes), c in R^2.
 
-    mean, scale : (D,). axes : (2, D), orthonormal in the scaled coordinates. low, high : (2,), the range of the samples'
-    coordinates. explained : share of the scaled variance in the plane.
+    mean, scale : (D,). axes : (2, D), orthonormal in the scaled coordinates. low, high : (2,), the range of the
+    samples' coordinates. explained : share of the scaled variance in the plane.
     """
 
     mean: Float[np.ndarray, " D"]
@@ -71,7 +71,7 @@ def scale_of(states: Float[np.ndarray, "S D"], scaling: Scaling) -> Float[np.nda
     deviation = canonical(states).std(axis=0)
     if scaling == "all":
         return np.where(deviation > 0, deviation, ones)
-    massive = np.asarray(massive_coordinates(states[None]))[0] & (deviation > 0)
+    massive = np.asarray(massive_coordinates(jnp.asarray(states)[None]))[0] & (deviation > 0)
     usual = np.median(deviation)
     return np.where(massive & (deviation > usual) & (usual > 0), deviation / max(usual, np.finfo(float).tiny), ones)
 
@@ -104,10 +104,8 @@ def principal_plane(states: Float[np.ndarray, "S D"], scaling: Scaling = "massiv
     return _spanned(states, mean, scale, axes[:2] * np.sign(largest))
 
 
-def random_plane(
-    states: Float[np.ndarray, "S D"], rng: np.random.Generator, scaling: Scaling = "massive"
-) -> Plane:
-    """Return a plane through the mean in two uniformly random orthonormal directions; arguments and failures as above."""
+def random_plane(states: Float[np.ndarray, "S D"], rng: np.random.Generator, scaling: Scaling = "massive") -> Plane:
+    """Return a plane through the mean in two uniformly random orthonormal directions; arguments as above."""
     states = canonical(states)
     _check_count(len(states))
     axes = np.linalg.qr(rng.normal(size=(states.shape[1], 2)))[0].T
