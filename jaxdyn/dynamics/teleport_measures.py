@@ -58,7 +58,8 @@ def summarise(seen: Observed, first: int) -> dict[str, Float[np.ndarray, "site C
         "arrow_length": _median(seen.moved, start, keep),
     }
     found["inward_excess"] = found["inward_share"] - found["inward_constant"]
-    found["contraction_relative"] = found["contraction"] / (seen.norm / seen.norm[first])
+    with np.errstate(invalid="ignore", divide="ignore"):  # a natural state of length 0 has no relative length
+        found["contraction_relative"] = found["contraction"] / (seen.norm / seen.norm[first])
     found["natural_length"] = seen.travelled / _nanmedian(start)
     return found | _in_the_plane(seen, first, keep)
 
