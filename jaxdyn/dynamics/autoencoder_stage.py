@@ -49,6 +49,7 @@ def stage(inputs: Inputs) -> xr.Dataset:
                 "autoencoder epochs", number * settings.epochs + epoch, len(rows) * settings.epochs
             ),
         )
+        inputs.tick("autoencoder epochs", (number + 1) * settings.epochs, len(rows) * settings.epochs)
         at_point, held = _point_means(data), data.held(2)
         flat = held.reshape(-1, states.width)
         again = reconstruct(trained.parameters, flat, states.width).reshape(settings.networks, *held.shape)
@@ -70,7 +71,10 @@ def stage(inputs: Inputs) -> xr.Dataset:
         "best_epoch": ("epoch of the best validation loss", ("network",)),
         "validation": ("validation loss, mean squared error of standardised units", ("epoch", "network")),
     }
-    data_of = {name: labelled(text, ("control", *dims), inputs.by_control(found[name]), "D9") for name, (text, dims) in words.items()}
+    data_of = {
+        name: labelled(text, ("control", *dims), inputs.by_control(found[name]), "D9")
+        for name, (text, dims) in words.items()
+    }
     about = dict(zip(("training_samples", "validation_samples", "held_out_samples"), counts.tolist(), strict=True))
     return xr.Dataset(data_of, {"epoch": np.arange(1, settings.epochs + 1)}).assign_attrs(
         widths="-".join(map(str, widths(states.width))), **about

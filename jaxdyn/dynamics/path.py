@@ -60,7 +60,10 @@ def stage(inputs: Inputs) -> xr.Dataset:
         "straightness": ("end-to-end distance over arc length of the mean path", ("control",), "1"),
         "walk_straightness": ("null: straightness with orthogonal steps", ("control",), "1"),
     }  # fmt: skip
-    data = {name: labelled(text, dims, inputs.by_control(found[name]), "D8", unit) for name, (text, dims, unit) in words.items()}
+    data = {
+        name: labelled(text, dims, inputs.by_control(found[name]), "D8", unit)
+        for name, (text, dims, unit) in words.items()
+    }
     return xr.Dataset(data, {"component": np.arange(1, count + 1)})
 
 

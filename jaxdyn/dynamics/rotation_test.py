@@ -69,7 +69,9 @@ def stage(inputs: Inputs) -> xr.Dataset:
             inputs.tick("rotation", step, steps)
     unit = ("control", "coordinate")
     data = {
-        f"count_{kind}": labelled(f"rotation count R of the {words}", unit, inputs.by_control(count[kind]), "D7", "turn")
+        f"count_{kind}": labelled(
+            f"rotation count R of the {words}", unit, inputs.by_control(count[kind]), "D7", "turn"
+        )
         for kind, words in (("mean", "mean trajectory"), ("sample", "samples, averaged"))
     }
     data |= {name: labelled(_words(name), unit, inputs.by_control(by_row), "D7") for name, by_row in nulls.items()}
