@@ -105,11 +105,14 @@ def dynamics(
     origin = {"command": shlex.join(["jaxdyn", *sys.argv[1:]]), "corpus": (texts or embedded.PROMPTS).name}
     with Progress(enabled=not quiet) as bars:
         open_stages: dict[str, Any] = {}
+        reached: dict[str, int] = {}
 
         def advance(stage: str, done: int, total: int) -> None:
             if stage not in open_stages:
                 open_stages[stage] = bars.stage(stage, total, done=done - 1).__enter__()
-            open_stages[stage]()
+            for _ in range(done - reached.get(stage, done - 1)):
+                open_stages[stage]()
+            reached[stage] = done
 
         analyse(loaded, prompts, settings, out=out, resume=resume, origin=origin, progress=advance)
         with bars.stage("report and figures", 1) as advance_report:

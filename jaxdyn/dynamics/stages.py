@@ -73,11 +73,11 @@ class Stage:
 STAGES = (
     Stage("density", "density", "density of the state (D1)"),
     Stage("continuity", "continuity", "continuity, direction and speed along depth (D2-D4)"),
-    # Stage("information", "information", "mutual information between consecutive points (D5)"),
-    # Stage("rotation", "rotation_test", "phase portraits and rotation counts (D6, D7)"),
-    # Stage("path", "path", "the mean state's path in the plane of two principal components (D8)"),
-    # Stage("autoencoder", "autoencoder_stage", "compressing autoencoder (D9)"),
-    # Stage("dimension", "intrinsic", "intrinsic dimension (two-NN)"),
+    Stage("information", "information_stage", "mutual information between consecutive points (D5)"),
+    Stage("rotation", "rotation_test", "phase portraits and rotation counts (D6, D7)"),
+    Stage("path", "path", "the mean state's path in the plane of two principal components (D8)"),
+    Stage("autoencoder", "autoencoder_stage", "compressing autoencoder (D9)"),
+    Stage("dimension", "intrinsic", "intrinsic dimension (two-NN)"),
     Stage("teleport", "teleport_stage", "states put elsewhere, and stretching rates (D10)"),
 )
 

@@ -53,7 +53,7 @@ class States:
         whole trajectory).
         """
         for number in range(self.store.unit_count):
-            yield self._controlled(number, control)
+            yield self.trajectories(number, control)
 
     def pairs(self, control: str = "trained") -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Read each point with the next one, (s, P-1, D) twice, a unit of work at a time.
@@ -65,7 +65,7 @@ class States:
                 states = self.unit(number)
                 yield states[:, :-1], skip_matched(states, self.settings.seed, number)
             else:
-                states = self._controlled(number, control)
+                states = self.trajectories(number, control)
                 yield states[:, :-1], states[:, 1:]
 
     def columns(self, coordinates: np.ndarray, control: str = "trained") -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -85,7 +85,8 @@ class States:
                 row += len(before)
             yield chosen, block
 
-    def _controlled(self, number: int, control: str) -> np.ndarray:
+    def trajectories(self, number: int, control: str) -> np.ndarray:
+        """Read the trajectories (s, P, D) of one unit of work under a control, as `chunks` names them."""
         if control == "rotated":
             return self.unit(number) @ self._basis
         if control == "skip":

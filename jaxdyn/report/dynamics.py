@@ -15,7 +15,7 @@ import xarray as xr
 from jaxdyn.errors import InputError
 from jaxdyn.store import StoreError, open_tree
 
-from . import captions, dynamics_planes, dynamics_profiles
+from . import captions, dynamics_planes, dynamics_profiles, dynamics_rotation
 from .chart import Chart, as_plain
 
 STORE = "dynamics.zarr"
@@ -56,6 +56,13 @@ FIGURES: tuple[Callable[[Dynamics], Chart | None], ...] = (
     dynamics_planes.matrix_chart,
     dynamics_profiles.motion_chart,
     dynamics_profiles.density_chart,
+    dynamics_profiles.information_chart,
+    dynamics_rotation.rotation_chart,
+    dynamics_rotation.portrait_chart,
+    dynamics_planes.path_chart,
+    dynamics_profiles.path_shape_chart,
+    dynamics_profiles.autoencoder_chart,
+    dynamics_profiles.dimension_chart,
 )
 """Every figure, in the order of the page."""
 

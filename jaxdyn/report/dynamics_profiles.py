@@ -118,3 +118,129 @@ def density_chart(one: "Dynamics") -> Chart | None:
     )
     lead = "Mean abs(a) and the share above tau grow with the norm of the stream; the other four do not know of it."
     return Chart("dynamics_density", "Density of the state along depth", "lines", caption, tuple(panels), (), lead)
+
+
+def information_chart(one: "Dynamics") -> Chart | None:
+    """Mutual information along depth by both estimators, with floors and controls."""
+    found = one.get("information")
+    if found is None:
+        return None
+    x, panels = found["step"].values, []
+    for name, text in (("ksg", f"KSG, k = {found.attrs['k']}"), ("binned", f"{found.attrs['bins']} equal-count bins")):
+        series = by_control(found, f"mean_{name}", x)
+        trained = found.sel(control="trained")
+        series.append(Series("floor: Gaussian of the same r", "N0", x, trained["mean_gaussian"].values))
+        series.append(Series("floor: samples shuffled", "floor", x, trained[f"mean_{name}_shuffled"].values))
+        panels.append(Panel(name, text, "step", "nats, mean over units", series=tuple(series), zero=True))
+    samples, bins = int(one.root.attrs["samples"]), int(found.attrs["bins"])
+    few = f" {bins}² cells and {samples} samples: the binned estimate is mostly bias." if bins * bins > samples else ""
+    caption = one.caption(
+        f"I of a unit at a point and at the next (D5), mean over {found.attrs['units']} units. The Gaussian floor is what "
+        "a linear dependence of the measured correlation has, the shuffle floor what the estimator gives where there is "
+        f"nothing (its bias).{few} Texts that end in one token share the first state, and ties in a unit are information "
+        "about the token.", CONTROLS, steps_caption(one),
+    )  # fmt: skip
+    lead = "What lies above the Gaussian floor is not linear; what skip-matched noise reaches is the skip connection's."
+    return Chart("dynamics_information", "Mutual information of a unit with itself one step on", "lines", caption,
+                 tuple(panels), (), lead)  # fmt: skip
+
+
+def autoencoder_chart(one: "Dynamics") -> Chart | None:
+    """Held-out R^2 of the autoencoders along depth, beside PCA with two components."""
+    found = one.get("autoencoder")
+    if found is None:
+        return None
+    x, panels, hidden = found["point"].values, [], 0
+    for control in found["control"].values.tolist():
+        at = found.sel(control=control)
+        r2, linear = at["r2"].values, at["pca_r2"].values
+        if not np.isfinite(r2).any():
+            continue
+        series = [Series(f"network {i}", "fan", x, _shown(r2[:, i])) for i in range(r2.shape[1])]
+        series.append(Series("autoencoder, mean of networks", "measured", x, _shown(r2.mean(axis=1))))
+        series.append(Series("null: PCA with two components", "linear", x, _shown(linear)))
+        hidden += int((np.concatenate([r2.ravel(), linear]) < FLOOR).sum())
+        title = "walk of noise steps" if control == "skip" else MARKS[control][1]
+        panels.append(Panel(control, title, "point", "held-out R²", series=tuple(series)))
+    trained = found.sel(control="trained")
+    below = f" {hidden} values below {FLOOR:g} are not drawn: a point whose states scatter little against the pooled scale." if hidden else ""  # fmt: skip
+    caption = one.caption(
+        f"Autoencoder {found.attrs['widths']} and back (D9), {found.sizes['network']} seeds; "
+        f"{found.attrs['training_samples']} texts to train, {found.attrs['validation_samples']} to stop by, "
+        f"{found.attrs['held_out_samples']} held out. R² at a point, about the training mean there; units standardised "
+        f"over all points.{below} All points together: autoencoder {trained['pooled_r2'].values.mean():.3f}, PCA "
+        f"{float(trained['pca_pooled_r2']):.3f}.",
+        "Only the distance from PCA speaks of a curved surface.",
+    )
+    lead = "An R² says nothing alone: two principal components keep much of any cloud."
+    return Chart("dynamics_autoencoder", "What two numbers keep of a state", "lines", caption, tuple(panels), (), lead)
+
+
+def dimension_chart(one: "Dynamics") -> Chart | None:
+    """Intrinsic dimension along depth, beside a Gaussian of the same covariance."""
+    found = one.get("dimension")
+    if found is None:
+        return None
+    x, panels = found["point"].values, []
+    for control in found["control"].values.tolist():
+        at = found.sel(control=control)
+        y, error = at["dimension"].values, at["dimension_error"].values
+        if np.isfinite(y).any():
+            series = (
+                Series("two-NN, ± 2 se", "measured", x, y, y - 2 * error, y + 2 * error),
+                Series("null: Gaussian of the same covariance", "N0", x, at["gaussian_dimension"].values),
+            )
+            panels.append(Panel(control, MARKS[control][1], "point", "dimension", series=series, zero=True))
+    if not panels:
+        return None
+    distinct = found["distinct"].sel(control="trained").values
+    caption = one.caption(
+        "Two-NN intrinsic dimension (Facco et al. 2017) of the states at a point, equal states once (distinct states: "
+        f"{int(distinct.min())} to {int(distinct.max())}). Dashed: the same number of Gaussian states of the same "
+        "covariance; few samples in many dimensions bring both down, so only their distance counts.",
+    )
+    lead = "Below the dashed line the cloud is curved or clustered; the number itself depends on N."
+    return Chart("dynamics_dimension", "Intrinsic dimension along depth", "lines", caption, tuple(panels), (), lead)
+
+
+def path_shape_chart(one: "Dynamics") -> Chart | None:
+    """Curvature of the mean path and shares of variance, beside a random walk's."""
+    found = one.get("path")
+    if found is None:
+        return None
+    panels = []
+    for control in ("trained", "random"):
+        if control not in found["control"].values.tolist():
+            continue
+        at, words = found.sel(control=control), MARKS[control][1]
+        bend = (
+            Series("measured", "measured", found["point"].values, at["curvature"].values),
+            Series("null: orthogonal steps of the same lengths", "N0", found["point"].values, at["walk_curvature"].values),
+        )  # fmt: skip
+        panels.append(
+            Panel(f"curvature_{control}", f"curvature of the mean path, {words}", "point", series=bend, log=True)
+        )
+        kept = (
+            Series("measured", "measured", found["component"].values, at["variance_share"].values),
+            Series("null: mean path replaced by a walk", "linear", found["component"].values, at["walk_variance_share"].values),
+        )  # fmt: skip
+        panels.append(
+            Panel(f"share_{control}", f"share of the pooled variance, {words}", "component", series=kept, zero=True)
+        )
+    trained = found.sel(control="trained")
+    caption = one.caption(
+        "Menger curvature of the path of the mean state in all dimensions, and principal components of the pooled states "
+        "(D8). Null: steps as long, of independent directions, which in many dimensions are orthogonal. End-to-end "
+        f"distance over arc length: {float(trained['straightness']):.3f}, null {float(trained['walk_straightness']):.3f}; "
+        f"arc length {float(trained['arc_length'][-1]):.3g}.",
+    )
+    lead = "A path is curved where its steps are not parallel; orthogonal steps are what chance gives."
+    return Chart("dynamics_path_shape", "Curvature and principal components", "lines", caption, tuple(panels), (), lead)
+
+
+FLOOR = -1.0
+"""R^2 below which nothing is drawn, or all else would be a line."""
+
+
+def _shown(values: np.ndarray) -> np.ndarray:
+    return np.where(values < FLOOR, np.nan, values)

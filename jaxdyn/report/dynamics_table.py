@@ -57,15 +57,90 @@ def continuity_rows(found: xr.Dataset) -> list[Row]:
         if crossed.any():
             mean = found["mean_correlation"].isel(step=crossed).mean("step")
             rows.append(Row(f"D2 unit correlation across {sublayer}", *_swap("see skip", mean)))
+    half = found.sizes["step"] // 2
+    parts = (("first half", slice(None, half)), ("second half", slice(half, None)))
     for name, words in (("cosine", "D3 cosine with the next point"), ("relative_velocity", "D4 step / state")):
-        for part, at in (("first half", slice(None, found.sizes["step"] // 2)), ("second half", slice(found.sizes["step"] // 2, None))):  # fmt: skip
+        for part, at in parts:
             rows.append(Row(f"{words}, {part}", *_swap("see skip", found[name].isel(step=at).mean("step"))))
+    return rows
+
+
+def information_rows(found: xr.Dataset) -> list[Row]:
+    """Mean information by both estimators, with the floors."""
+    rows = []
+    for name, words in (("ksg", f"KSG k={found.attrs['k']}"), ("binned", f"{found.attrs['bins']} bins")):
+        gaussian = float(found["mean_gaussian"].sel(control="trained").mean("step"))
+        shuffled = float(found[f"mean_{name}_shuffled"].sel(control="trained").mean("step"))
+        null = f"Gaussian {gaussian:.3f}, shuffled {shuffled:.3f}"
+        rows.append(Row(f"D5 information, {words} (nat)", *_swap(null, found[f"mean_{name}"].mean("step"))))
+    return rows
+
+
+def rotation_rows(found: xr.Dataset) -> list[Row]:
+    """Mean count, and the units that differ from their own random walk."""
+    rows = []
+    for kind, words in (("mean", "mean trajectory"), ("sample", "samples")):
+        null = f"own walk {float(found[f'{kind}_walk'].sel(control='trained').mean()):.3f}"
+        rows.append(Row(f"D7 turns R, {words}", *_swap(null, found[f"count_{kind}"].mean("coordinate"))))
+    units = found.sizes["coordinate"]
+    for test, words in (
+        ("mean_walk", "mean trajectory"),
+        ("mean_flip", "mean, flipped increments"),
+        ("sample_walk", "samples"),
+    ):
+        at = found["units"].sel(rotation_test=test)
+        chance = float(at.sel(control="trained", outcome="chance_bh"))
+        for outcome, side in (("more_bh", "more"), ("less_bh", "less")):
+            null = f"by chance {chance:.2f} more or less" if outcome == "more_bh" else ""
+            rows.append(
+                Row(f"D7 units of {units} that turn {side}, BH, {words}", *_swap(null, at.sel(outcome=outcome)))
+            )
+        rows.append(
+            Row(
+                f"D7 units of {units} by max-T, {words}",
+                *_swap("by chance 1 in 20 runs", at.sel(outcome="found_max_t")),
+            )
+        )
+    return rows
+
+
+def path_rows(found: xr.Dataset) -> list[Row]:
+    """Straightness and first component."""
+    null = f"orthogonal steps {float(found['walk_straightness'].sel(control='trained')):.3f}"
+    walk = f"walk {float(found['walk_variance_share'].sel(control='trained', component=1)):.3f}"
+    return [
+        Row("D8 end-to-end / arc length, mean path", *_swap(null, found["straightness"])),
+        Row("D8 variance on PC 1", *_swap(walk, found["variance_share"].sel(component=1))),
+    ]
+
+
+def autoencoder_rows(found: xr.Dataset) -> list[Row]:
+    """Pooled R^2 and that of the last point."""
+    pooled = f"PCA-2 {float(found['pca_pooled_r2'].sel(control='trained')):.3f}"
+    last = f"PCA-2 {float(found['pca_r2'].sel(control='trained').isel(point=-1)):.3f}"
+    return [
+        Row("D9 held-out R², all points", *_swap(pooled, found["pooled_r2"].mean("network"))),
+        Row("D9 held-out R², last point", *_swap(last, found["r2"].isel(point=-1).mean("network"))),
+    ]
+
+
+def dimension_rows(found: xr.Dataset) -> list[Row]:
+    """Intrinsic dimension at the middle and the last point."""
+    rows = []
+    for at, words in ((found.sizes["point"] // 2, "middle point"), (-1, "last point")):
+        null = f"matched Gaussian {float(found['gaussian_dimension'].sel(control='trained').isel(point=at)):.1f}"
+        rows.append(Row(f"two-NN dimension, {words}", *_swap(null, found["dimension"].isel(point=at))))
     return rows
 
 
 ROWS: dict[str, Callable[[xr.Dataset], list[Row]]] = {
     "density": density_rows,
     "continuity": continuity_rows,
+    "information": information_rows,
+    "rotation": rotation_rows,
+    "path": path_rows,
+    "autoencoder": autoencoder_rows,
+    "dimension": dimension_rows,
 }
 """Lines of every stage, by its name."""
 
@@ -112,4 +187,6 @@ def _plain(value: float) -> float | None:
 def _text(value: float) -> str:
     if not np.isfinite(value):
         return "-"
+    if float(value).is_integer():
+        return f"{value:.0f}"
     return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"

@@ -24,7 +24,7 @@ LIGHT = {
     "rotated": "#009E73",
     "points": "#0072B2",
     "skip": "#E69F00",
-    "shuffled": "#C9C9C9",
+    "shuffled": "#8A8A8A",
     "walk": "#8A8A8A",
 }
 DARK = {
@@ -45,7 +45,7 @@ DARK = {
     "rotated": "#38C9A0",
     "points": "#5FB7F0",
     "skip": "#F0B440",
-    "shuffled": "#565B62",
+    "shuffled": "#9097A0",
     "walk": "#9097A0",
 }
 SECOND_LIGHT = {"measured": "#D55E00", "fan": "#E9A06B", "orientation": "#D55E00", "biased": "#E9A06B"}
