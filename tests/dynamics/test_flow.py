@@ -73,7 +73,7 @@ def test_the_flow_in_the_plane_of_a_rotation_is_that_rotation(rng):
     axes = orthogonal(rng, D)[:2]
     turn = c * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     A = np.eye(D) + axes.T @ (turn - np.eye(2)) @ axes
-    seen, natural, points = network(rng, A, axes=axes)
+    seen, _, points = network(rng, A, axes=axes)
     at = points @ axes.T
     for site in range(DEPTH + 1):
         np.testing.assert_allclose(seen.plane[site], at, atol=1e-13)

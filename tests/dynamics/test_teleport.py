@@ -15,7 +15,7 @@ from jaxdyn.dynamics.teleport_dataset import NAMES
 from jaxdyn.dynamics.teleport_plane import principal_plane
 from jaxdyn.dynamics.teleport_settings import CONTROLS, TeleportSettings
 from jaxdyn.errors import InputError
-from tests.jacobians.cases import relative
+from tests.jacobians.cases import jit_once, relative
 from tests.models.tiny import random_ids, tiny_llama
 
 GRID = 3
@@ -23,11 +23,14 @@ SETTINGS = TeleportSettings(grid=GRID, layers=(0, 1), contexts=2, radii=(1e-4, 1
 
 
 @cache
-def samples(seed=0):
-    _, model = tiny_llama(hidden_size=16, intermediate_size=24, num_hidden_layers=2)
-    model = model if seed == 0 else model.initialised(seed)
+def captured(seed=0):
+    _, model = tiny_llama(hidden_size=16, intermediate_size=24, num_hidden_layers=2, seed=seed)
     ids = random_ids(model, 9, 6, seed=1)
-    return of_activations(model, capture(model, pad([row[: 4 + i % 3] for i, row in enumerate(ids)])))
+    return model, capture(model, pad([row[: 4 + i % 3] for i, row in enumerate(ids)]))
+
+
+def samples(seed=0):
+    return of_activations(*captured(seed))
 
 
 @cache
@@ -41,13 +44,14 @@ def test_what_is_stored_is_what_the_models_states_do():
     assert ds["context"].values.tolist() == chosen.tolist() == [0, 8]
     context = contexts_of(given, chosen)
     system, data = DecoderSystem(model.architecture), data_of(model.params, context)
+    step = jit_once(system.step)
     for number, start in enumerate((0, 1)):
         plane = principal_plane(given.states(start))
         natural = np.asarray(context.states[start])
         points = plane.lift(plane.grid(GRID))
         state = system.begin(data, jnp.asarray(start), jnp.asarray(np.tile(points, (2, 1, 1))))
         for layer in range(start, 2):
-            state = system.step(data, jnp.asarray(layer), state)
+            state = step(data, jnp.asarray(layer), state)
         ended = np.asarray(state.x)
         at = ds.sel(teleport_control="grid").isel(start=number)
         distance = np.linalg.norm(points - natural[:, None], axis=-1)
@@ -70,6 +74,8 @@ def test_every_variable_is_there_with_its_unit_and_dimensions():
         assert ds[name].dims == dims
         assert ds[name].attrs["long_name"] == text
         assert ds[name].attrs["units"] == unit
+    assert np.isnan(ds["stretching_rate_null"]).all()  # no draws were asked for
+    assert np.isfinite(ds["stretching_rate"]).all()
     assert ds["teleport_control"].values.tolist() == ["grid", *CONTROLS]
 
 
@@ -151,10 +157,9 @@ def test_settings_that_cannot_be_run_are_refused(change, match):
 def test_layers_and_samples_that_are_not_there_are_refused():
     with pytest.raises(InputError, match="layers: got 2"):
         teleport(samples(), replace(SETTINGS, layers=(2,)))
-    model = samples().model
-    acts = capture(model, pad([[1, 2, 3]] * 3), tokens="all")
+    model, acts = captured()
     with pytest.raises(InputError, match="replaces the last token"):
-        of_activations(model, acts)
+        of_activations(model, replace(acts, rule="all"))
 
 
 def test_one_program_serves_all_layers_controls_and_radii():
