@@ -85,11 +85,9 @@ def stretching(
         for number, layer in enumerate(layers):
             jacobians = np.asarray(factor(layer))
 
-            def move(c, layer=layer, number=number, jacobians=jacobians):
-                matrices = _with_draws(key, jacobians[c], layer * len(jacobians) + c, draws)
-                return jax.block_until_ready(_step(products[c], matrices) if number else _start(matrices))
-
-            products = list(pool.map(move, range(len(jacobians))))
+            ids = [layer * len(jacobians) + c for c in range(len(jacobians))]
+            before = products if number else [None] * len(ids)
+            products = list(pool.map(partial(_multiply, key, draws), before, jacobians, ids))
             tick()
         method = "jacobi" if jacobians.shape[-1] <= JACOBI_WIDTH else "svd"
         found = list(pool.map(lambda product: jax.block_until_ready(_rates(product, method=method)), products))
@@ -105,6 +103,12 @@ def stretching(
 _start = jax.jit(propagate.start)
 _step = jax.jit(propagate.step)
 _rates = jax.jit(propagate.stretching_rates, static_argnames="method")
+
+
+def _multiply(key, draws, product, J, number):
+    """Carry a path's product and those of its draws through one layer, and wait: the limit of threads must hold."""
+    matrices = _with_draws(key, J, number, draws)
+    return jax.block_until_ready(_start(matrices) if product is None else _step(product, matrices))
 
 
 def _with_draws(key: Key[Array, ""], J: Float[np.ndarray, "n n"], number: int, draws: int) -> Float[Array, "m n n"]:

@@ -93,7 +93,9 @@ def linear_radius(
     return np.where(unknown.any(axis=0), np.nan, found)
 
 
-def plane_map(before: Float[np.ndarray, "C P 2"], after: Float[np.ndarray, "... C P 2"]) -> Float[np.ndarray, "... C 2 2"]:
+def plane_map(
+    before: Float[np.ndarray, "C P 2"], after: Float[np.ndarray, "... C P 2"]
+) -> Float[np.ndarray, "... C 2 2"]:
     """Return G of the least-squares fit after = G before + g; NaN where the points lie on a line.
 
     ``G = S_ab S_bb^-1`` with the covariances of the points, in closed form.

@@ -13,6 +13,7 @@ from matplotlib.ticker import Formatter, MaxNLocator
 
 from .chart import RAW, Chart, Panel, Series, field_levels
 from .depth_colour import draw_heat, draw_path
+from .flow_drawing import draw_flow
 from .palette import colour
 
 GREY, BLACK, UNIT_CIRCLE = "#8A8A8A", "#000000", "#D55E00"
@@ -31,6 +32,11 @@ LINES = {
     "rotated": {"linestyle": "-.", "marker": "v", "markersize": 3, "linewidth": 1.0},
     "points": {"linestyle": "none", "marker": "o", "markersize": 3, "linewidth": 0},
     "skip": {"marker": "D", "markersize": 3, "linewidth": 1.2},
+    "jacobian": {"marker": "s", "markersize": 3, "linewidth": 1.4},
+    "displaced": {"marker": "D", "markersize": 3, "linewidth": 1.2},
+    "frozen": {"marker": "v", "markersize": 3.5, "linewidth": 1.2},
+    "ablated": {"linestyle": "--", "marker": "x", "markersize": 3.5, "linewidth": 1.0},
+    "N2": {"linestyle": "-.", "linewidth": 1.4},
     "shuffled": {"linestyle": ":", "marker": "x", "markersize": 3, "linewidth": 1.0},
 }
 """How a line of each role is drawn; N1 and walk are bands, N5 has one."""
@@ -41,7 +47,7 @@ def draw(chart: Chart, *, view: str = RAW, groups: tuple[str, ...] = (), columns
 
     Parameters
     ----------
-    chart : kinds "lines", "plane", "budget", "clouds", "field", "heat" and "path"; directions are in `listing.draw_directions`.
+    chart : of all kinds but "directions", which are in `listing.draw_directions`.
     view : position of the switch.
     groups : panels of these groups, one row of panels after the other; empty takes all panels.
     columns : most panels a row.
@@ -87,13 +93,15 @@ def draw_panel(ax: Axes, panel: Panel, kind: str, view: str = RAW) -> None:
         draw_heat(ax, panel)
     elif kind == "path":
         draw_path(ax, series, lambda one: LINES[one.role])
+    elif kind == "flow":
+        draw_flow(ax, series)
     elif kind == "budget":
         _bars(ax, series)
         ax.margins(y=0.05)
     else:
         _lines(ax, series, log=panel.log)
         ax.margins(y=0.12)
-    if kind in ("clouds", "field") and panel.window is not None:
+    if kind in ("clouds", "field", "flow") and panel.window is not None:
         left, right, bottom, top = panel.window
         ax.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")
     elif kind not in ("plane", "path"):
@@ -114,7 +122,8 @@ def draw_panel(ax: Axes, panel: Panel, kind: str, view: str = RAW) -> None:
     ax.set_ylabel(panel.y_label)
     ax.tick_params(labelsize=8, which="both")
     if panel.note:
-        ax.text(0.02, 0.02, panel.note, transform=ax.transAxes, fontsize=8)
+        back = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 1}
+        ax.text(0.02, 0.02, panel.note, transform=ax.transAxes, fontsize=8, bbox=back, zorder=6)
 
 
 def _lines(ax: Axes, series: list[Series], *, log: bool) -> None:
@@ -221,6 +230,8 @@ def _size(chart: Chart, rows: int, columns: int) -> tuple[tuple[float, float], b
     """Size in inches, and whether the panels are square (or half as high as wide) and so share no axis."""
     if chart.kind == "clouds":
         return (max(3.9 * columns + 0.3, 6.0), 3.9 * rows + 1.6), True
+    if chart.kind == "flow":
+        return (max(3.4 * columns + 0.3, 6.0), 3.1 * rows + 2.0), True
     if chart.kind in ("heat", "path"):
         return (max(4.3 * columns + 0.3, 6.0), 3.7 * rows + 1.9), True
     if chart.kind == "field":

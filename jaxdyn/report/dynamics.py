@@ -15,7 +15,7 @@ import xarray as xr
 from jaxdyn.errors import InputError
 from jaxdyn.store import StoreError, open_tree
 
-from . import captions, dynamics_planes, dynamics_profiles, dynamics_rotation
+from . import captions, dynamics_planes, dynamics_profiles, dynamics_rotation, teleport
 from .chart import Chart, as_plain
 
 STORE = "dynamics.zarr"
@@ -63,6 +63,11 @@ FIGURES: tuple[Callable[[Dynamics], Chart | None], ...] = (
     dynamics_profiles.path_shape_chart,
     dynamics_profiles.autoencoder_chart,
     dynamics_profiles.dimension_chart,
+    teleport.flow_chart,
+    teleport.return_chart,
+    teleport.contraction_chart,
+    teleport.radius_chart,
+    teleport.rates_chart,
 )
 """Every figure, in the order of the page."""
 

@@ -133,6 +133,34 @@ def dimension_rows(found: xr.Dataset) -> list[Row]:
     return rows
 
 
+def teleport_rows(found: xr.Dataset) -> list[Row]:
+    """Distance and inward share at the end from the first and the middle start; reach of the Jacobians; top rate."""
+    rows = []
+    mean = found.isel(stop=-1).mean("context")
+    controls = found["teleport_control"].values.tolist()
+    for at in sorted({0, found.sizes["start"] // 2}):
+        block, here = int(found["start"][at]), mean.isel(start=at)
+        constant = float((here["contraction_relative"] / here["contraction"]).sel(teleport_control="grid"))
+        for name, words, null in (
+            ("contraction_relative", "distance / norm(h) at the end", f"constant flow {_text(constant)}"),
+            ("inward_moving", "inward share, natural step off", "constant flow 0"),
+        ):
+            value = {control: float(here[name].sel(teleport_control=control)) for control in controls}
+            short = {"random-plane": "plane", "random-displacement": "directions", "context-frozen": "attention held",
+                     "context-ablated": "context cut"}  # fmt: skip
+            beside = ", ".join(f"{text} {_text(value[key])}" for key, text in short.items() if key in value)
+            initial = (("random", value["random-init"]),) if "random-init" in value else ()
+            rows.append(Row(f"D10 {words}, from block {block}", value["grid"], f"{null}; {beside}", initial))
+        reach = float(found["linear_radius_update"].isel(stop=-1, start=at).median("context"))
+        rows.append(Row(f"D10 reach of J in grid displacements, skip off, from block {block}", reach))
+    nulls = found["stretching_rate_null"].isel(stretch=0).mean("context")
+    told = ", ".join(f"{name} {_text(float(nulls.sel(rate_null=name)))}" for name in found["rate_null"].values.tolist())
+    rows.append(
+        Row("D10 largest stretching rate (nat a block)", float(found["stretching_rate"].isel(stretch=0).mean()), told)
+    )
+    return rows
+
+
 ROWS: dict[str, Callable[[xr.Dataset], list[Row]]] = {
     "density": density_rows,
     "continuity": continuity_rows,
@@ -141,6 +169,7 @@ ROWS: dict[str, Callable[[xr.Dataset], list[Row]]] = {
     "path": path_rows,
     "autoencoder": autoencoder_rows,
     "dimension": dimension_rows,
+    "teleport": teleport_rows,
 }
 """Lines of every stage, by its name."""
 

@@ -22,6 +22,8 @@ from .semanticity import semanticity_charts
 from .source import FORMATS, Source, of_tree
 
 DPI = 150
+BY_GROUP = ("teleport_flow", "teleport_return")
+"""Charts whose files have a row of panels for each group, a column for each start."""
 
 
 def charts(sources: Sequence[Source]) -> list[Chart]:
@@ -51,8 +53,11 @@ def draw_all(drawn: Sequence[Chart]) -> dict[str, Figure]:
             for view in chart.views:
                 name = chart.name if view == RAW else "depth_excess"
                 figures[name] = draw(chart, view=view, groups=groups)
+        elif chart.name in BY_GROUP:
+            figures[chart.name] = draw(chart, groups=tuple(chart.groups), columns=5)
         else:
-            figures[chart.name] = draw(chart, columns=3 if chart.kind in ("clouds", "field", "heat", "path") else 4)
+            few = 3 if chart.kind in ("clouds", "field", "heat", "path") else 4
+            figures[chart.name] = draw(chart, columns=5 if chart.name == "teleport_linear" else few)
     return figures
 
 
