@@ -41,7 +41,7 @@ def draw(chart: Chart, *, view: str = RAW, groups: tuple[str, ...] = (), columns
 
     Parameters
     ----------
-    chart : kinds "lines", "plane", "budget", "clouds", "field", "heat" and "path"; directions are in `listing.draw_directions`.
+    chart : of any kind but "directions", which `listing.draw_directions` draws.
     view : position of the switch.
     groups : panels of these groups, one row of panels after the other; empty takes all panels.
     columns : most panels a row.
@@ -93,7 +93,7 @@ def draw_panel(ax: Axes, panel: Panel, kind: str, view: str = RAW) -> None:
     else:
         _lines(ax, series, log=panel.log)
         ax.margins(y=0.12)
-    if kind in ("clouds", "field") and panel.window is not None:
+    if kind in ("clouds", "field", "path") and panel.window is not None:
         left, right, bottom, top = panel.window
         ax.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")
     elif kind not in ("plane", "path"):

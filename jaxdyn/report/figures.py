@@ -52,7 +52,7 @@ def draw_all(drawn: Sequence[Chart]) -> dict[str, Figure]:
                 name = chart.name if view == RAW else "depth_excess"
                 figures[name] = draw(chart, view=view, groups=groups)
         else:
-            figures[chart.name] = draw(chart, columns=3 if chart.kind in ("clouds", "field", "heat", "path") else 4)
+            figures[chart.name] = draw(chart, columns=_columns(chart))
     return figures
 
 
@@ -86,6 +86,13 @@ def save_all(
     for name, figure in draw_all(drawn).items():
         written += _save(figure, [Path(folder) / f"{name}.{ending}" for ending in formats])
     return [*written, *_save(draw_card(drawn[0], sources), [Path(folder) / "card.png"], dpi=100)]
+
+
+def _columns(chart: Chart) -> int:
+    """Most panels a row: three where they are planes, two of four paths, else four."""
+    if chart.kind == "path" and len(chart.panels) == 4:
+        return 2
+    return 3 if chart.kind in ("clouds", "field", "heat", "path") else 4
 
 
 def _save(figure: Figure, files: list[Path], *, dpi: int = DPI) -> list[Path]:
