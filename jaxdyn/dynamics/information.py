@@ -74,7 +74,8 @@ def ksg_information(x: np.ndarray, y: np.ndarray, *, k: int = 3) -> np.ndarray:
     psi = digamma(np.arange(1, count + 1))
     found = np.full(pairs, np.nan)
     scale = [np.std(np.sort(side, axis=0), axis=0) for side in (x, y)]
-    for pair in np.flatnonzero(_finite(x, y) & (scale[0] > 0) & (scale[1] > 0)):
+    varies = [sd > 1e-12 * np.max(np.abs(side), axis=0) for sd, side in zip(scale, (x, y), strict=True)]
+    for pair in np.flatnonzero(_finite(x, y) & varies[0] & varies[1]):
         one = np.stack([x[:, pair] / scale[0][pair], y[:, pair] / scale[1][pair]], axis=-1)
         reach = KDTree(one).query(one, k=[k + 1], p=np.inf)[0][:, 0]
         reach = reach * (1 - 1e-12)  # the neighbour at that distance is not counted, whatever its sum rounds to

@@ -178,7 +178,7 @@ def autoencoder_chart(one: "Dynamics") -> Chart | None:
         f"{found.attrs['held_out_samples']} held out. R² at a point, about the training mean there; units standardised "
         f"over all points.{below} All points together: autoencoder {trained['pooled_r2'].values.mean():.3f}, PCA "
         f"{float(trained['pca_pooled_r2']):.3f}.",
-        "Only the distance from PCA speaks of a curved surface.",
+        "Null: the best linear map of rank 2, PCA. Only the distance from it speaks of a curved surface.",
     )
     lead = "An R² says nothing alone: two principal components keep much of any cloud."
     return Chart("dynamics_autoencoder", "What two numbers keep of a state", "lines", caption, tuple(panels), (), lead)

@@ -1,5 +1,7 @@
 """Mutual information of Gaussians that is known, and of their bins; orders that must not matter; what is refused."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from scipy.stats import binom, hypergeom, norm
@@ -25,7 +27,7 @@ def cells(rho: float) -> np.ndarray:
     table = np.zeros((BINS, BINS))
     for row in range(BINS):
         cut = np.linspace(edge[row], edge[row + 1], 9)
-        for low, high in zip(cut[:-1], cut[1:], strict=True):
+        for low, high in pairwise(cut):
             x = (low + high) / 2 + (high - low) / 2 * node
             upto = norm.cdf((edge[None] - rho * x[:, None]) / np.sqrt(1 - rho**2))
             table[row] += (high - low) / 2 * (weight * norm.pdf(x)) @ np.diff(upto, axis=1)

@@ -1,4 +1,4 @@
-"""Rotation counts: sign, closed forms, the null table of methods.md 2.3, nulls of a trajectory's own increments, tests."""
+"""Rotation counts: sign, closed forms, the null table of methods.md 2.3, nulls of own increments, the tests."""
 
 import jax
 import jax.numpy as jnp
