@@ -7,6 +7,7 @@ by unit with the training samples. A checkpoint every few epochs lets a killed t
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,9 @@ class Autoencoder(nnx.Module):
 
     def __init__(self, inputs: int, *, rngs: nnx.Rngs) -> None:
         sizes = widths(inputs)
-        self.encoder = nnx.List([nnx.Linear(a, b, rngs=rngs) for a, b in zip(sizes[:-1], sizes[1:], strict=True)])
+        self.encoder = nnx.List([nnx.Linear(a, b, rngs=rngs) for a, b in pairwise(sizes)])
         back = sizes[::-1]
-        self.decoder = nnx.List([nnx.Linear(a, b, rngs=rngs) for a, b in zip(back[:-1], back[1:], strict=True)])
+        self.decoder = nnx.List([nnx.Linear(a, b, rngs=rngs) for a, b in pairwise(back)])
 
     def encode(self, x: Array) -> Array:
         """Compress (..., D) to (..., 2)."""

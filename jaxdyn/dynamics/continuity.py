@@ -1,7 +1,7 @@
 """D2-D4 of a model and its controls: how far each unit goes on along depth, in which direction, how fast.
 
-A residual stream is continuous by construction: each point is the last one and something added. What that alone gives is
-the skip-matched null, a_l + n_l with noise as long as the step; only what differs from it is the model's.
+A residual stream is continuous by construction: each point is the last one and something added. What that alone gives
+is the skip-matched null, a_l + n_l with noise as long as the step; only what differs from it is the model's.
 """
 
 import numpy as np

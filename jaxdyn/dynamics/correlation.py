@@ -13,6 +13,9 @@ from .exact import ExactSum
 Chunks = Callable[[], Iterable[np.ndarray]]
 Pairs = Callable[[], Iterable[tuple[np.ndarray, np.ndarray]]]
 
+CONSTANT = 1e-12
+"""A unit whose standard deviation is below this share of its largest value does not vary: rounding does."""
+
 
 def pair_correlation(pairs: Pairs, count: int) -> np.ndarray:
     """Correlate x with y over samples.
@@ -43,7 +46,9 @@ def pair_correlation(pairs: Pairs, count: int) -> np.ndarray:
         xy.add(x * y)
     with np.errstate(invalid="ignore", divide="ignore"):
         found = xy.total() / np.sqrt(xx.total() * yy.total())
-    return np.clip(found, -1.0, 1.0)
+    spread = [np.sqrt(total.total() / count) for total in (xx, yy)]
+    varies = (spread[0] > CONSTANT * bound[0]) & (spread[1] > CONSTANT * bound[1])
+    return np.where(varies, np.clip(found, -1.0, 1.0), np.nan)
 
 
 def correlation_matrix(chunks: Chunks, count: int) -> np.ndarray:
@@ -56,7 +61,7 @@ def correlation_matrix(chunks: Chunks, count: int) -> np.ndarray:
 
     Returns
     -------
-    (P, P), float64, diagonal 1: the mean of Pearson's r over the units that vary at every point.
+    (P, P), float64: the mean of Pearson's r over the units that vary at both points, NaN where none does.
     """
     (bound,) = _largest((chunk,) for chunk in chunks())
     points, width = bound.shape
@@ -69,20 +74,20 @@ def correlation_matrix(chunks: Chunks, count: int) -> np.ndarray:
     for chunk in chunks():
         square.add((chunk - mean) ** 2)
     sd = np.sqrt(square.total() / count)
-    varies = np.all(sd > 0, axis=0)
-    if not varies.any():
-        return np.full((points, points), np.nan)
-    mean, sd, reach = mean[:, varies], sd[:, varies], reach[:, varies]
+    varies = sd > CONSTANT * bound
+    sd = np.where(varies, sd, np.inf)  # a unit that does not vary adds 0
     far = np.max(reach / sd, axis=1)
     rows = [ExactSum(far[point] * far[point:] * 1.01, count * width) for point in range(points)]
     for chunk in chunks():
-        z = (chunk[..., varies] - mean) / sd
+        z = (chunk - mean) / sd
         for point in range(points):
             product = z[:, point, None] * z[:, point:]
             rows[point].add(np.moveaxis(product, -1, 1).reshape(-1, points - point))
     upper = np.zeros((points, points))
     for point in range(points):
-        upper[point, point:] = rows[point].total() / (count * varies.sum())
+        both = (varies[point] & varies[point:]).sum(axis=1)
+        with np.errstate(invalid="ignore"):
+            upper[point, point:] = rows[point].total() / (count * both)
     return np.triu(upper) + np.triu(upper, 1).T
 
 

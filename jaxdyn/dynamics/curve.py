@@ -43,7 +43,7 @@ def curvature(path: np.ndarray) -> np.ndarray:
 
 
 def orthogonal_null(path: np.ndarray) -> tuple[float, np.ndarray]:
-    """Straightness and curvature (P,) of a path whose steps are as long and orthogonal: a random walk in high dimension.
+    """Straightness and curvature (P,) of a path of steps as long and orthogonal, as of a random walk in high dimension.
 
     sqrt(sum s^2) / sum s, and 2 / sqrt(s_{l-1}^2 + s_l^2); NaN at the ends.
     """

@@ -5,7 +5,7 @@ the binned one adds over cells, the other over counts of neighbours.
 """
 
 import numpy as np
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from scipy.special import digamma, xlogy
 from scipy.stats import rankdata
 
@@ -64,7 +64,7 @@ def ksg_information(x: np.ndarray, y: np.ndarray, *, k: int = 3) -> np.ndarray:
     Notes
     -----
     Cost: a k-d tree and two sorts a pair, O(N log N). Error: at N = 4000 one estimate has a standard deviation up to
-    .026 nats. Source: Kraskov, Stoegbauer, Grassberger (2004), estimator 1; scipy's cKDTree.
+    .026 nats. Source: Kraskov, Stoegbauer, Grassberger (2004), estimator 1; scipy's KDTree.
     """
     x, y = _columns(x, y)
     count, pairs = x.shape
@@ -74,9 +74,10 @@ def ksg_information(x: np.ndarray, y: np.ndarray, *, k: int = 3) -> np.ndarray:
     psi = digamma(np.arange(1, count + 1))
     found = np.full(pairs, np.nan)
     scale = [np.std(np.sort(side, axis=0), axis=0) for side in (x, y)]
-    for pair in np.flatnonzero(_finite(x, y) & (scale[0] > 0) & (scale[1] > 0)):
+    varies = [sd > 1e-12 * np.max(np.abs(side), axis=0) for sd, side in zip(scale, (x, y), strict=True)]
+    for pair in np.flatnonzero(_finite(x, y) & varies[0] & varies[1]):
         one = np.stack([x[:, pair] / scale[0][pair], y[:, pair] / scale[1][pair]], axis=-1)
-        reach = cKDTree(one).query(one, k=[k + 1], p=np.inf)[0][:, 0]
+        reach = KDTree(one).query(one, k=[k + 1], p=np.inf)[0][:, 0]
         reach = reach * (1 - 1e-12)  # the neighbour at that distance is not counted, whatever its sum rounds to
         total = 0.0
         for side in one.T:
@@ -103,7 +104,7 @@ def _columns(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _finite(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    return np.isfinite(x).all(axis=0) & np.isfinite(y).all(axis=0)
+    return np.asarray(np.isfinite(x).all(axis=0) & np.isfinite(y).all(axis=0))
 
 
 def _bin(values: np.ndarray, bins: int) -> np.ndarray:

@@ -51,7 +51,7 @@ def stage(inputs: Inputs) -> xr.Dataset:
     words = {
         "path": ("mean state on the principal components of the pooled states", pc, "activation"),
         "scatter": ("sd over samples along the components", pc, "activation"),
-        "walk_path": ("null: a walk of isotropic steps as long as the mean state's, on its own components", pc, "activation"),
+        "walk_path": ("null: a walk of isotropic steps as long, on its own components", pc, "activation"),
         "variance_share": ("share of the pooled variance", ("control", "component"), "1"),
         "walk_variance_share": ("null: share of the pooled variance with the walk", ("control", "component"), "1"),
         "arc_length": ("length of the mean path up to the point", along, "activation"),

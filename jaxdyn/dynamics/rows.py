@@ -1,7 +1,7 @@
 """States as rows for training: split by sample, standardised unit by unit, in pieces that fit the memory.
 
 The split is by sample, so that no point of a held-out text was seen. An epoch goes over the pieces in random order and
-over each piece's rows in random order; a piece is as many units of work as fit `PIECE_BYTES`, all of them where they do.
+over each piece's rows in random order; a piece is as many units of work as fit `PIECE_BYTES`, or all of them.
 """
 
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ class Rows:
     scale: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
-        """Split the samples and find the scale of the units on those for training; a unit that does not vary keeps 1."""
+        """Split the samples; mean and scale of the units are the training part's, scale 1 where one is constant."""
         count = self.states.samples
         order = np.random.default_rng([self.seed, 9]).permutation(count)
         train = min(max(1, round(SHARES[0] * count)), count - 2)

@@ -67,14 +67,15 @@ class Stage:
 
     def run(self, inputs: Inputs) -> xr.Dataset:
         """Compute the group. The module is imported now: some need flax."""
-        return importlib.import_module(f"{__package__}.{self.module}").stage(inputs).assign_attrs(title=self.title)
+        found = importlib.import_module(f"{__package__}.{self.module}").stage(inputs)
+        return found.assign_coords(control=list(inputs.settings.rows)).assign_attrs(title=self.title)
 
 
 STAGES = (
     Stage("density", "density", "density of the state (D1)"),
     Stage("continuity", "continuity", "continuity, direction and speed along depth (D2-D4)"),
     Stage("information", "information_stage", "mutual information between consecutive points (D5)"),
-    Stage("rotation", "rotation_test", "phase portraits and rotation counts (D6, D7)"),
+    Stage("rotation", "rotation_stage", "phase portraits and rotation counts (D6, D7)"),
     Stage("path", "path", "the mean state's path in the plane of two principal components (D8)"),
     Stage("autoencoder", "autoencoder_stage", "compressing autoencoder (D9)"),
     Stage("dimension", "intrinsic", "intrinsic dimension (two-NN)"),

@@ -101,7 +101,7 @@ def draw_panel(ax: Axes, panel: Panel, kind: str, view: str = RAW) -> None:
     else:
         _lines(ax, series, log=panel.log)
         ax.margins(y=0.12)
-    if kind in ("clouds", "field", "flow") and panel.window is not None:
+    if kind in ("clouds", "field", "path", "flow") and panel.window is not None:
         left, right, bottom, top = panel.window
         ax.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")
     elif kind not in ("plane", "path"):

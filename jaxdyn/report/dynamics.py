@@ -96,8 +96,8 @@ def dynamics_charts(folders: Sequence[Path]) -> list[Chart]:
                 chart = _named(chart, one.label, number)
             if chart is not None and chart.name in merged:
                 first = merged[chart.name]
-                chart = replace(first, panels=(*first.panels, *chart.panels), caption=f"{first.caption} {chart.caption}",
-                                groups=first.groups | chart.groups)  # fmt: skip
+                panels, words = (*first.panels, *chart.panels), f"{first.caption} {chart.caption}"
+                chart = replace(first, panels=panels, caption=words, groups=first.groups | chart.groups)
             if chart is not None:
                 merged[chart.name] = chart
     return list(merged.values())

@@ -24,7 +24,8 @@ def matrix_chart(one: "Dynamics") -> Chart | None:
             title = "a walk of noise steps" if control == "skip" else MARKS[control][1]
             panels.append(Panel(control, title, "point", "point", grid=values, grid_x=axis, grid_y=axis))
     caption = one.caption(
-        "Pearson's r over texts of a unit at two points along depth, mean over units (D2). Even points enter attention, "
+        "Pearson's r over texts of a unit at two points along depth, mean over units (D2). Even points enter "
+        "attention, "
         "odd ones the MLP. A walk of noise steps starts at the model's first point and goes on by isotropic steps as "
         "long as the model's: a smooth band along the diagonal is what any sum of independent steps has.",
     )
@@ -50,9 +51,12 @@ def path_chart(one: "Dynamics") -> Chart | None:
             panels.append(Panel(f"{name}_{control}", title, f"PC 1 ({one_:.0%})", f"PC 2 ({two:.0%})",
                                 series=(Series("mean state", "measured", x, y),), window=_square(x, y)))  # fmt: skip
     caption = one.caption(
-        "Path of the mean state in the plane of the first two principal components of the states of all points and texts, "
-        "pooled and centred (D8); in brackets their share of the variance. Null: a walk of isotropic steps as long as the "
-        "mean state's, with the same scatter of texts around it, on its own components. Random walks in many dimensions "
+        "Path of the mean state in the plane of the first two principal components of the states of all points and "
+        "texts, "
+        "pooled and centred (D8); in brackets their share of the variance. Null: a walk of isotropic steps as long as "
+        "the "
+        "mean state's, with the same scatter of texts around it, on its own components. Random walks in many "
+        "dimensions "
         "have such curved paths too.",
     )
     lead = "A smooth arc in a principal plane is what a random walk draws as well."

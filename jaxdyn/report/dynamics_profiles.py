@@ -1,4 +1,4 @@
-"""Stage 7 of 7: profiles along depth of a trajectory's density, continuity, direction, speed and more, with controls."""
+"""Stage 7 of 7: profiles along depth, of a trajectory's density, continuity, speed and more, with controls."""
 
 from typing import TYPE_CHECKING
 
@@ -59,7 +59,9 @@ def continuity_chart(one: "Dynamics") -> Chart | None:
         series=(Series("units, 10 % to 90 %", "walk", x, middle, low, high), Series("median", "measured", x, middle)),
     )  # fmt: skip
     caption = one.caption(
-        "Pearson's r over texts of a unit at a point and at the next (D2), mean over units.", CONTROLS, steps_caption(one),
+        "Pearson's r over texts of a unit at a point and at the next (D2), mean over units.",
+        CONTROLS,
+        steps_caption(one),
         "Skip-matched noise is what the skip connection alone gives; only the distance from it is the model's.",
     )  # fmt: skip
     lead = "A residual stream is continuous by construction: read the distance from the skip-matched line."
@@ -84,7 +86,8 @@ def motion_chart(one: "Dynamics") -> Chart | None:
     )
     caption = one.caption(
         "Mean over texts. Random basis and shuffled units are not shown: the first leaves all of these as they are.",
-        "Skip-matched noise has the measured steps' norms, so speeds agree with it by construction.", steps_caption(one),
+        "Skip-matched noise has the measured steps' norms, so speeds agree with it by construction.",
+        steps_caption(one),
     )  # fmt: skip
     return Chart("dynamics_motion", "Direction and speed along depth", "lines", caption, panels, (), "")
 
@@ -113,7 +116,8 @@ def density_chart(one: "Dynamics") -> Chart | None:
         panels.append(Panel(name, text, "point", series=tuple(series), log=name in ("mean_abs", "kurtosis")))
     caption = one.caption(
         f"Density of the state (D1), mean over texts. tau = {found.attrs['tau']:.3g} "
-        f"({found.attrs['tau_rule']}). Dashed: independent Gaussian units. A random basis makes any state nearly Gaussian:",
+        f"({found.attrs['tau_rule']}). Dashed: independent Gaussian units. A random basis makes any state nearly "
+        "Gaussian:",
         "the distance between the two is what belongs to the units. Even points enter attention, odd ones the MLP.",
     )
     lead = "Mean abs(a) and the share above tau grow with the norm of the stream; the other four do not know of it."
@@ -135,9 +139,12 @@ def information_chart(one: "Dynamics") -> Chart | None:
     samples, bins = int(one.root.attrs["samples"]), int(found.attrs["bins"])
     few = f" {bins}² cells and {samples} samples: the binned estimate is mostly bias." if bins * bins > samples else ""
     caption = one.caption(
-        f"I of a unit at a point and at the next (D5), mean over {found.attrs['units']} units. The Gaussian floor is what "
-        "a linear dependence of the measured correlation has, the shuffle floor what the estimator gives where there is "
-        f"nothing (its bias).{few} Texts that end in one token share the first state, and ties in a unit are information "
+        f"I of a unit at a point and at the next (D5), mean over {found.attrs['units']} units. The Gaussian floor is "
+        "what "
+        "a linear dependence of the measured correlation has, the shuffle floor what the estimator gives where there "
+        "is "
+        f"nothing (its bias).{few} Texts that end in one token share the first state, and ties in a unit are "
+        "information "
         "about the token.", CONTROLS, steps_caption(one),
     )  # fmt: skip
     lead = "What lies above the Gaussian floor is not linear; what skip-matched noise reaches is the skip connection's."
@@ -163,14 +170,15 @@ def autoencoder_chart(one: "Dynamics") -> Chart | None:
         title = "walk of noise steps" if control == "skip" else MARKS[control][1]
         panels.append(Panel(control, title, "point", "held-out R²", series=tuple(series)))
     trained = found.sel(control="trained")
-    below = f" {hidden} values below {FLOOR:g} are not drawn: a point whose states scatter little against the pooled scale." if hidden else ""  # fmt: skip
+    why = f" {hidden} values below {FLOOR:g} are not drawn: points where states scatter little on the pooled scale."
+    below = why if hidden else ""
     caption = one.caption(
         f"Autoencoder {found.attrs['widths']} and back (D9), {found.sizes['network']} seeds; "
         f"{found.attrs['training_samples']} texts to train, {found.attrs['validation_samples']} to stop by, "
         f"{found.attrs['held_out_samples']} held out. R² at a point, about the training mean there; units standardised "
         f"over all points.{below} All points together: autoencoder {trained['pooled_r2'].values.mean():.3f}, PCA "
         f"{float(trained['pca_pooled_r2']):.3f}.",
-        "Only the distance from PCA speaks of a curved surface.",
+        "Null: the best linear map of rank 2, PCA. Only the distance from it speaks of a curved surface.",
     )
     lead = "An R² says nothing alone: two principal components keep much of any cloud."
     return Chart("dynamics_autoencoder", "What two numbers keep of a state", "lines", caption, tuple(panels), (), lead)
@@ -213,25 +221,28 @@ def path_shape_chart(one: "Dynamics") -> Chart | None:
         if control not in found["control"].values.tolist():
             continue
         at, words = found.sel(control=control), MARKS[control][1]
+        point, component = found["point"].values, found["component"].values
         bend = (
-            Series("measured", "measured", found["point"].values, at["curvature"].values),
-            Series("null: orthogonal steps of the same lengths", "N0", found["point"].values, at["walk_curvature"].values),
+            Series("measured", "measured", point, at["curvature"].values),
+            Series("null: orthogonal steps of the same lengths", "N0", point, at["walk_curvature"].values),
         )  # fmt: skip
         panels.append(
             Panel(f"curvature_{control}", f"curvature of the mean path, {words}", "point", series=bend, log=True)
         )
         kept = (
-            Series("measured", "measured", found["component"].values, at["variance_share"].values),
-            Series("null: mean path replaced by a walk", "linear", found["component"].values, at["walk_variance_share"].values),
+            Series("measured", "measured", component, at["variance_share"].values),
+            Series("null: mean path replaced by a walk", "linear", component, at["walk_variance_share"].values),
         )  # fmt: skip
         panels.append(
             Panel(f"share_{control}", f"share of the pooled variance, {words}", "component", series=kept, zero=True)
         )
     trained = found.sel(control="trained")
     caption = one.caption(
-        "Menger curvature of the path of the mean state in all dimensions, and principal components of the pooled states "
+        "Menger curvature of the path of the mean state in all dimensions, and principal components of the pooled "
+        "states "
         "(D8). Null: steps as long, of independent directions, which in many dimensions are orthogonal. End-to-end "
-        f"distance over arc length: {float(trained['straightness']):.3f}, null {float(trained['walk_straightness']):.3f}; "
+        f"distance over arc length: {float(trained['straightness']):.3f}, null "
+        f"{float(trained['walk_straightness']):.3f}; "
         f"arc length {float(trained['arc_length'][-1]):.3g}.",
     )
     lead = "A path is curved where its steps are not parallel; orthogonal steps are what chance gives."

@@ -24,8 +24,10 @@ def verdict(found: xr.Dataset, test: str, control: str = "trained") -> str:
          found["units"].sel(rotation_test=test, control=control).values, strict=True)}  # fmt: skip
     level, units = float(found.attrs["level"]), found.sizes["coordinate"]
     return (
-        f"{n['found_bh']:.0f} of {units} units differ from their own random walk at a false discovery rate of {level:g} "
-        f"({n['more_bh']:.0f} turn more, {n['less_bh']:.0f} less; the null itself gives {n['chance_bh']:.2f}); by max-T "
+        f"{n['found_bh']:.0f} of {units} units differ from their own random walk at a false discovery rate of "
+        f"{level:g} "
+        f"({n['more_bh']:.0f} turn more, {n['less_bh']:.0f} less; the null itself gives {n['chance_bh']:.2f}); by "
+        "max-T "
         f"{n['found_max_t']:.0f} ({n['more_max_t']:.0f} more, {n['less_max_t']:.0f} less; by chance one or more in "
         f"{level:.0%} of runs); uncorrected {n['uncorrected']:.0f}, by chance {level * units:.1f}"
     )
@@ -56,8 +58,10 @@ def rotation_chart(one: "Dynamics") -> Chart | None:
                                 series=tuple(series)))  # fmt: skip
     told = " ".join(f"{words[0].upper()}{words[1:]}: {verdict(found, test)}." for test, words in TESTS.items())
     caption = one.caption(
-        f"Rotation count R (D7). {SIGN} Null: every increment times a Gaussian number drawn for its depth, so steps keep "
-        f"the unit's own sizes; {found.attrs['draws']} draws for the mean trajectory, {found.attrs['sample_draws']} for "
+        f"Rotation count R (D7). {SIGN} Null: every increment times a Gaussian number drawn for its depth, so steps "
+        "keep "
+        f"the unit's own sizes; {found.attrs['draws']} draws for the mean trajectory, {found.attrs['sample_draws']} "
+        "for "
         f"samples ({found.attrs['samples_tested']} of them tested). {told}",
         "Two-sided tests; sorting by R alone makes the ends leave a band of 2 sd.",
     )
@@ -88,9 +92,12 @@ def portrait_chart(one: "Dynamics") -> Chart | None:
             Panel(f"unit_{unit}", title, "position", "speed", series=(Series("mean trajectory", "measured", x, y),))
         )
     caption = one.caption(
-        "Phase portraits (D6) of the mean trajectory: position a_l - a_0, speed g_l - g_0, g the gradient along depth. Of "
-        f"{len(z)} units the two that turn most against their own walk null, the two in the middle, and the two that turn "
-        f"least. p is corrected for all units (max-T). {SIGN} Portraits of random walks turn too: compare R with the null.",
+        "Phase portraits (D6) of the mean trajectory: position a_l - a_0, speed g_l - g_0, g the gradient along "
+        "depth. Of "
+        f"{len(z)} units the two that turn most against their own walk null, the two in the middle, and the two that "
+        "turn "
+        f"least. p is corrected for all units (max-T). {SIGN} Portraits of random walks turn too: compare R with the "
+        "null.",
     )
     lead = (
         "Curls are what every smooth or noisy trajectory draws in this plane; the numbers say whether there are more."

@@ -56,8 +56,7 @@ def draw_all(drawn: Sequence[Chart]) -> dict[str, Figure]:
         elif chart.name in BY_GROUP:
             figures[chart.name] = draw(chart, groups=tuple(chart.groups), columns=5)
         else:
-            few = 3 if chart.kind in ("clouds", "field", "heat", "path") else 4
-            figures[chart.name] = draw(chart, columns=5 if chart.name == "teleport_linear" else few)
+            figures[chart.name] = draw(chart, columns=_columns(chart))
     return figures
 
 
@@ -91,6 +90,15 @@ def save_all(
     for name, figure in draw_all(drawn).items():
         written += _save(figure, [Path(folder) / f"{name}.{ending}" for ending in formats])
     return [*written, *_save(draw_card(drawn[0], sources), [Path(folder) / "card.png"], dpi=100)]
+
+
+def _columns(chart: Chart) -> int:
+    """Most panels a row: three where they are planes, two of four paths, else four."""
+    if chart.kind == "path" and len(chart.panels) == 4:
+        return 2
+    if chart.name == "teleport_linear":  # a panel for each start
+        return 5
+    return 3 if chart.kind in ("clouds", "field", "heat", "path") else 4
 
 
 def _save(figure: Figure, files: list[Path], *, dpi: int = DPI) -> list[Path]:

@@ -34,7 +34,7 @@ CONTROLS = (
 INWARD = (
     "Inward: (z - z_0) . (n - z_0) > 0 in all dimensions, with n the natural state at the start; step off: the "
     "natural state's step is subtracted first. A displacement that is merely turned counts as inward, and a constant "
-    "flow has a share of its own (dashed)."
+    "flow has a share of its own (dashed); with the step off it has none, and changes in random directions have half."
 )
 
 
@@ -257,7 +257,7 @@ def _return_series(at: xr.Dataset, name: str, start: int) -> list[Series]:
     if name.startswith("inward"):
         constant = at["inward_constant"].sel(teleport_control=GRID).mean("context").isel(stop=stops).values
         flat = constant if name == "inward_share" else np.zeros(len(x))
-        series.append(Series("constant flow, of the grid", "N0", x, flat))
+        series.append(Series("constant flow", "N0", x, flat))
     else:
         if name == "contraction":
             series.append(Series("constant flow", "N0", x, np.ones(len(x))))

@@ -2,8 +2,9 @@
 
 A count is taken of the mean trajectory of a unit, and of every sample's trajectory and then averaged. Both are tested
 two-sided against the walk null of the same increments (`rotation_nulls`), with two corrections for the number of units:
-Benjamini and Hochberg, who bound the share of false discoveries, and max-T, which bounds the chance of a single one and
-uses how the units depend on one another; the first cannot resolve p below 2 / (draws + 1), the second finds single units.
+Benjamini and Hochberg, who bound the share of false discoveries, and max-T, which bounds the chance of a single one
+and uses how the units depend on one another. The first cannot resolve p below 2 / (draws + 1); the second finds
+single units.
 """
 
 import numpy as np
@@ -50,7 +51,7 @@ def stage(inputs: Inputs) -> xr.Dataset:
                 keep(f"mean_{null}", row, drawn.mean(axis=0))
                 keep(f"mean_{null}_sd", row, drawn.std(axis=0))
                 if null != "shuffle":
-                    verdict = test(count["mean"][row], drawn)
+                    verdict = against_null(count["mean"][row], drawn)
                     for name in ("p", "p_max_t", "bh"):
                         keep(f"mean_{null}_{name}", row, verdict[name])
                     summary[f"mean_{null}"] = summary.get(f"mean_{null}", {}) | {row: verdict["counts"]}
@@ -59,7 +60,7 @@ def stage(inputs: Inputs) -> xr.Dataset:
             some = _some(states, row, settings.sample_draws)
             own = exact_mean(rotation_count(some), 0)
             drawn = null_counts(some, "walk", settings.sample_draws, settings.seed)
-            verdict = test(own, drawn)
+            verdict = against_null(own, drawn)
             for name, values in (("", drawn.mean(axis=0)), ("_sd", drawn.std(axis=0))):
                 keep(f"sample_walk{name}", row, values)
             for name in ("p", "p_max_t", "bh"):
@@ -92,7 +93,7 @@ def stage(inputs: Inputs) -> xr.Dataset:
     )
 
 
-def test(measured: np.ndarray, null: np.ndarray, *, level: float = LEVEL) -> dict[str, np.ndarray]:
+def against_null(measured: np.ndarray, null: np.ndarray, level: float = LEVEL) -> dict[str, np.ndarray]:
     """Test every unit against its own null, two-sided.
 
     Parameters
@@ -103,20 +104,23 @@ def test(measured: np.ndarray, null: np.ndarray, *, level: float = LEVEL) -> dic
 
     Returns
     -------
-    p, p_max_t (D,); bh (D,): 1 rejected with more turns (R further below the null's mean), -1 with fewer, 0 not; counts:
-    as `COUNTS` names them; chance_bh is how many Benjamini and Hochberg find in the null itself.
+    p, p_max_t (D,); bh (D,): 1 rejected with more turns (R further below the null's mean), -1 with fewer, 0 not;
+    counts: as `COUNTS` names them; chance_bh is how many Benjamini and Hochberg find in the null itself.
     """
     p, corrected = p_values(measured, null), max_t(measured, null)
     more = measured < null.mean(axis=0)  # R is negative: more turns, further down
     bh = benjamini_hochberg(p, rate=level)
     single = np.nan_to_num(corrected, nan=1.0) <= level
-    counts = [bh.sum(), (bh & more).sum(), (bh & ~more).sum(), found_by_chance(null, rate=level),
-              single.sum(), (single & more).sum(), (single & ~more).sum(), (np.nan_to_num(p, nan=1.0) <= level).sum()]  # fmt: skip
+    found = {"found_bh": bh, "more_bh": bh & more, "less_bh": bh & ~more, "found_max_t": single,
+             "more_max_t": single & more, "less_max_t": single & ~more,
+             "uncorrected": np.nan_to_num(p, nan=1.0) <= level}  # fmt: skip
+    counts = {name: float(which.sum()) for name, which in found.items()}
+    counts["chance_bh"] = found_by_chance(null, rate=level)
     return {
         "p": p,
         "p_max_t": corrected,
         "bh": np.where(bh, np.where(more, 1.0, -1.0), 0.0),
-        "counts": np.array(counts, np.float64),
+        "counts": np.array([counts[name] for name in COUNTS]),
     }
 
 
