@@ -3,6 +3,7 @@ function flowPanel(chart, panel, width) {
   const [x0, x1, y0, y1] = panel.window, left = 52, top = 8, foot = 36, inner = width - left - 10;
   const tall = Math.round((inner * (y1 - y0)) / (x1 - x0)), height = tall + top + foot;
   const x = scale(x0, x1, left, left + inner), y = scale(y0, y1, top + tall, top), svg = frame(panel, width, height);
+  svg.style.maxWidth = `${width}px`;
   const clip = `clip-flow-${++flowPanel.made}`;
   svg.append(node("defs", {}, node("clipPath", { id: clip }, node("rect", { x: left, y: top, width: inner, height: tall }))));
   svg.append(node("rect", { class: "axis", x: left, y: top, width: inner, height: tall, fill: "none" }));

@@ -93,7 +93,7 @@ function drawer(chart) {
     const stacked = chart.name === "bottleneck" || narrow;
     const columns = hero ? (narrow ? 2 : 4) : plane ? (width < 460 ? 1 : Math.min(panels.length, width < 800 ? 2 : 3)) : stacked ? 1 : panels.length === 4 ? 2 : Math.min(panels.length, 3);
     const grid = node("div", { class: "grid", "--columns": columns });
-    const labelled = !narrow && (hero || chart.name === "bottleneck");
+    const labelled = !narrow && chart.kind !== "flow" && (hero || chart.name === "bottleneck");
     const cell = Math.floor((width - 14 * (columns - 1)) / columns);
     const ordered = hero ? [panels[state.big], ...panels.filter((_, i) => i !== state.big)] : panels;
     ordered.forEach((panel, i) => {
