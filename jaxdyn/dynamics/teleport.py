@@ -75,7 +75,8 @@ def teleport(
 
     Raises
     ------
-    InputError : too few samples, or all on a line; a layer the model lacks.
+    InputError : too few samples; a layer the model lacks, or where the samples lie on a line. Of the layers that were
+        not named, those are left out (attribute `left_out`): texts that end alike share their state at the first.
 
     Notes
     -----
@@ -87,7 +88,8 @@ def teleport(
     methods.md D10; Fernando and Guitchounts, arXiv 2502.12131.
     """
     settings = settings or TeleportSettings()
-    starts = settings.sites(samples.model.architecture.layers)
+    wanted = settings.sites(samples.model.architecture.layers)
+    starts = wanted if settings.layers else with_planes(samples, wanted)
     chosen = spread(len(samples.prompts.lengths), settings.contexts)
     others = initial if "random-init" in settings.controls else ()
     total, done = (1 + len(others)) * len(starts), 0
@@ -103,7 +105,23 @@ def teleport(
     measured = list(places(samples, plain=False))
     at_init = [[place.summaries[MEASURED] for place in places(other, plain=True)] for other in others]
     rates = _stretching(samples, chosen, min(starts), settings, progress)
-    return assemble(measured, at_init, rates, starts, chosen, settings)
+    found = assemble(measured, at_init, rates, starts, chosen, settings)
+    return found.assign_attrs(left_out=", ".join(str(layer) for layer in wanted if layer not in starts))
+
+
+def with_planes(samples: Samples, layers: Sequence[int]) -> tuple[int, ...]:
+    """Return the layers where the samples span a plane; refused where there is none."""
+    kept, problem = [], None
+    for layer in layers:
+        try:
+            principal_plane(samples.states(layer), "none")
+        except InputError as error:
+            problem = error
+        else:
+            kept.append(layer)
+    if not kept and problem is not None:
+        raise problem
+    return tuple(kept)
 
 
 def of_activations(model: Model, activations: Activations) -> Samples:

@@ -7,7 +7,7 @@ coordinates are divided by a scale first, and lengths are taken in it.
 
 from dataclasses import dataclass
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 from jaxtyping import Float
 
@@ -17,6 +17,7 @@ from jaxdyn.errors import InputError
 from .teleport_settings import SCALINGS, Scaling
 
 FEWEST = 3
+_massive = jax.jit(massive_coordinates)
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def scale_of(states: Float[np.ndarray, "S D"], scaling: Scaling) -> Float[np.nda
     deviation = canonical(states).std(axis=0)
     if scaling == "all":
         return np.where(deviation > 0, deviation, ones)
-    massive = np.asarray(massive_coordinates(jnp.asarray(states)[None]))[0] & (deviation > 0)
+    massive = np.asarray(_massive(states[None]))[0] & (deviation > 0)
     usual = np.median(deviation)
     return np.where(massive & (deviation > usual) & (usual > 0), deviation / max(usual, np.finfo(float).tiny), ones)
 

@@ -56,8 +56,9 @@ def flow_chart(one: "Dynamics") -> Chart | None:
         _design(found),
         f"Arrows: z - z_0 in the plane, in the context of sample {context}, one of {found.sizes['context']}; drawn "
         "longer or shorter by the factor in each panel. Natural step taken off: what is left of an arrow when the step "
-        "that the natural state itself makes is subtracted, zero in a constant flow. Jacobians: the product of the "
-        "in-context Jacobians of the natural path, applied to the same displacements.",
+        "that the natural state itself makes is subtracted, zero in the null of a constant flow. Jacobians: the "
+        "derivative of the natural path, the product of the blocks' in-context Jacobians, applied to the same "
+        "displacements.",
     )
     lead = (
         "Most of an arrow is the step that the natural state makes as well: read the arrows with that step taken off, "
@@ -157,7 +158,7 @@ def radius_chart(one: "Dynamics") -> Chart | None:
         _design(found),
         "Median over points, mean over contexts, of norm(z - n - J d) / norm(z - n), with d the displacement from the "
         "natural state at the start and J the product of the in-context Jacobians; with the skip taken off, over "
-        "norm(z - n - d): 1 where J is no better than the identity. 0 on the axis is the grid's own size.",
+        "norm(z - n - d): 1 where J is no better than its null, the identity. 0 on the axis is the grid's own size.",
     )
     lead = (
         "With the skip connection counted in, the identity alone predicts much: read the error with the skip taken off."
@@ -210,6 +211,7 @@ def _design(found: xr.Dataset) -> str:
         f"Teleport (D10): the last token's input to a block is replaced by {said['grid']} x {said['grid']} points over "
         f"the range of {said['data_samples']} samples in their principal plane there ({scaled[said['scaling']]}; off "
         f"the plane: {off} part) and run on."
+        + (f" Left out: block {said['left_out']}, where the samples span no plane." if said["left_out"] else "")
     )
 
 

@@ -162,6 +162,21 @@ def test_layers_and_samples_that_are_not_there_are_refused():
         of_activations(model, replace(acts, rule="all"))
 
 
+def test_a_layer_where_the_samples_span_no_plane_is_left_out_unless_it_was_named():
+    def same_at_the_first(layer):
+        return np.ones((9, 16)) if layer == 0 else samples().states(layer)
+
+    given = replace(samples(), states=same_at_the_first)
+    short = replace(SETTINGS, layers=(), controls=(), radii=(0.5,))
+    ds = teleport(given, short)
+    assert ds["start"].values.tolist() == [1]
+    assert ds.attrs["left_out"] == "0"
+    with pytest.raises(InputError, match="lie on a line or a point"):
+        teleport(given, replace(short, layers=(0,)))
+    with pytest.raises(InputError, match="lie on a line or a point"):
+        teleport(replace(given, states=lambda layer: np.ones((9, 16))), short)
+
+
 def test_one_program_serves_all_layers_controls_and_radii():
     found()
     before = teleport_module.follow._cache_size()
