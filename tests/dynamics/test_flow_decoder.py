@@ -12,7 +12,7 @@ import pytest
 import torch
 from jax import lax
 
-from jaxdyn.activations import Prompts, capture, pad
+from jaxdyn.activations import Activations, Prompts, pad
 from jaxdyn.dynamics.flow import Frame, Observed, follow
 from jaxdyn.dynamics.flow_decoder import Context, DecoderSystem, data_of, read_context
 from jaxdyn.jacobians import jacobian
@@ -59,6 +59,12 @@ class Case:
     context: Context
     through: Callable
     along: Callable
+
+    @property
+    def activations(self) -> Activations:
+        """The last tokens as `capture` gives them; the in-context Jacobian recomputes their contexts."""
+        states = self.context.states
+        return Activations(self.given, np.arange(2), LENGTHS - 1, "last", states[:-1], states[:-1], states[-1])
 
     def ended(self, first: int, x, attention: str = "free", context: Context | None = None) -> np.ndarray:
         """The points x, put in at block `first`, after the last block."""
@@ -115,7 +121,7 @@ def test_a_replaced_last_token_ends_where_the_whole_forward_pass_of_transformers
 )
 def test_the_tangents_are_the_product_of_the_jacobians(name, first, attention, operator, rng):
     c = case(name)
-    acts = capture(c.model, c.given)
+    acts = c.activations
     offset = rng.normal(size=(2, POINTS, 16))
     axes = np.linalg.qr(rng.normal(size=(16, 2)))[0].T
     found = c.tangents(first, offset, axes, attention)
@@ -131,7 +137,7 @@ def test_the_tangents_are_the_product_of_the_jacobians(name, first, attention, o
 def test_shared_keys_and_values_are_part_of_the_derivative_where_the_start_lies_before_their_source(rng):
     """The in-context Jacobian holds them, so that its product is not the derivative of the path there."""
     c = case("gemma4-shared-local")
-    acts = capture(c.model, c.given)
+    acts = c.activations
     offset = rng.normal(size=(2, POINTS, 16))
     found = c.tangents(0, offset, np.eye(2, 16))
     product = offset

@@ -104,7 +104,7 @@ def test_the_figures_show_the_stored_numbers():
 
 
 def test_a_run_without_controls_or_with_one_radius_still_has_its_figures():
-    short = dataclasses.replace(SETTINGS, controls=(), radii=(1.0,), layers=(1,), contexts=1)
+    short = dataclasses.replace(SETTINGS, controls=(), radii=(1.0,), layers=(1,))
     one = dynamics(teleport(of_activations(*captured()), short))
     assert charts.radius_chart(one) is None
     for make in (charts.flow_chart, charts.return_chart, charts.contraction_chart, charts.rates_chart):
