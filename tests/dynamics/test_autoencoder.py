@@ -66,8 +66,8 @@ def test_a_killed_training_goes_on_to_the_same_bits_and_options_matter(tmp_path)
 
 def test_a_network_stops_when_it_gets_no_better(tmp_path) -> None:
     rng = np.random.default_rng(0)
-    data, other = rng.standard_normal((2, 64, 5)).astype(np.float32)
-    found = autoencoder.train(batches(data), other * 3 + 4, inputs=5, networks=2, epochs=60, seed=0, patience=3)
+    data, other = rng.standard_normal((2, 128, 6)).astype(np.float32)
+    found = autoencoder.train(batches(data), other * 3 + 4, inputs=6, networks=2, epochs=60, seed=0, patience=3)
     assert len(found.validation) < 60
     for network in range(2):
         curve = found.validation[:, network]
