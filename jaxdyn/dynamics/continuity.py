@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from .correlation import correlation_matrix, pair_correlation
-from .exact import exact_mean
+from .exact import exact_mean, finite_mean
 from .motion import NAMES, motion
 from .stages import Inputs, labelled
 
@@ -32,7 +32,7 @@ def stage(inputs: Inputs) -> xr.Dataset:
             inputs.by_control(units), "D2"),
         "mean_correlation": labelled(
             "mean of unit_correlation over the units that vary", ("control", "step"),
-            inputs.by_control({row: _over_units(r) for row, r in units.items()}), "D2"),
+            inputs.by_control({row: finite_mean(r) for row, r in units.items()}), "D2"),
         "correlation_matrix": labelled(
             "Pearson's r of a unit at two points, mean over units", ("control", "point", "other_point"),
             inputs.by_control(matrix), "D2"),
@@ -59,11 +59,3 @@ def _motion(states, row: str) -> dict[str, np.ndarray]:
         found[name] = exact_mean(np.nan_to_num(every), 0)
         found[name][np.isnan(every).any(axis=0)] = np.nan
     return found
-
-
-def _over_units(correlation: np.ndarray) -> np.ndarray:
-    """Mean (P-1,) over the units that vary, without an order."""
-    varies = np.isfinite(correlation)
-    total = exact_mean(np.where(varies, correlation, 0.0), -1) * correlation.shape[-1]
-    with np.errstate(invalid="ignore"):
-        return total / varies.sum(axis=-1)

@@ -59,7 +59,7 @@ def density(states: np.ndarray, tau: float) -> dict[str, np.ndarray]:
 def stage(inputs: Inputs) -> xr.Dataset:
     """Measure every point: mean and standard deviation over samples, beside the controls and the Gaussian value."""
     states, rows = inputs.states, inputs.rows("shuffled")
-    middle = np.concatenate([np.abs(chunk).mean(axis=-1) for chunk in states.chunks()])
+    middle = np.concatenate([exact_mean(np.abs(chunk), -1) for chunk in states.chunks()])
     tau = float(exact_mean(middle, (0, 1)))
     mean: dict[str, dict[str, np.ndarray]] = {name: {} for name in NAMES}
     spread: dict[str, dict[str, np.ndarray]] = {name: {} for name in NAMES}

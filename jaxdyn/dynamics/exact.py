@@ -75,3 +75,11 @@ def exact_mean(terms: np.ndarray, axis: int | tuple[int, ...]) -> np.ndarray:
     terms = np.asarray(terms, np.float64)
     total = exact_sum(terms, axis)
     return total / (terms.size // max(1, total.size))
+
+
+def finite_mean(values: np.ndarray) -> np.ndarray:
+    """Mean over the last axis of what is finite, to the same bits in any order; NaN where nothing is."""
+    finite = np.isfinite(values)
+    total = exact_sum(np.where(finite, values, 0.0), -1)
+    with np.errstate(invalid="ignore"):
+        return total / finite.sum(axis=-1)

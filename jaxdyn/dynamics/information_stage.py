@@ -7,6 +7,8 @@ nothing, so that what the estimator gives there is its bias.
 import numpy as np
 import xarray as xr
 
+from .correlation import pair_correlation
+from .exact import finite_mean
 from .information import binned_information, gaussian_information, ksg_information
 from .stages import Inputs, labelled
 
@@ -34,7 +36,7 @@ def stage(inputs: Inputs) -> xr.Dataset:
             measured = {
                 "binned": binned_information(x, y, bins=settings.bins),
                 "ksg": ksg_information(x, y, k=settings.neighbours),
-                "gaussian": gaussian_information(_pearson(x, y)),
+                "gaussian": gaussian_information(pair_correlation(lambda x=x, y=y: [(x, y)], len(x))),
             }
             if row == "trained":
                 measured["binned_shuffled"] = binned_information(x, y[shuffle], bins=settings.bins)
@@ -49,9 +51,7 @@ def stage(inputs: Inputs) -> xr.Dataset:
     for name, text in NAMES.items():
         values = inputs.by_control(found[name])
         data[name] = labelled(text, ("control", "step", "measured_unit"), values, "D5", "nat")
-        with np.errstate(invalid="ignore"):
-            finite = np.where(np.isfinite(values), values, 0.0)
-            mean = finite.sum(axis=-1) / np.isfinite(values).sum(axis=-1)
+        mean = finite_mean(values)
         data[f"mean_{name}"] = labelled(f"{text}, mean over units", ("control", "step"), mean, "D5", "nat")
     about = {"bins": min(settings.bins, states.samples), "k": settings.neighbours, "units": len(units)}
     return xr.Dataset(data, {"measured_unit": units}).assign_attrs(about)
@@ -62,9 +62,3 @@ def chosen_units(width: int, count: int, seed: int) -> np.ndarray:
     if count == 0 or count >= width:
         return np.arange(width)
     return np.sort(np.random.default_rng([seed, 5]).choice(width, count, replace=False))
-
-
-def _pearson(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    x, y = x - x.mean(axis=0), y - y.mean(axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return (x * y).sum(axis=0) / np.sqrt((x * x).sum(axis=0) * (y * y).sum(axis=0))

@@ -23,6 +23,8 @@ TESTED = ("trained", "random")
 KINDS = ("mean", "sample")
 """Of the mean trajectory; of single samples, averaged."""
 
+AVERAGE = ("measured", "null", "null_sd", "p")
+
 COUNTS = ("found_bh", "more_bh", "less_bh", "chance_bh", "found_max_t", "more_max_t", "less_max_t", "uncorrected")
 
 
@@ -34,6 +36,7 @@ def stage(inputs: Inputs) -> xr.Dataset:
     portrait: dict[str, dict[str, np.ndarray]] = {"x": {}, "y": {}}
     nulls: dict[str, dict[str, np.ndarray]] = {}
     summary: dict[str, dict[str, np.ndarray]] = {}
+    average: dict[str, dict[str, np.ndarray]] = {}
     steps, step = len(rows) + len(tested) * 4, 0
 
     def keep(name: str, row: str, values: np.ndarray) -> None:
@@ -54,7 +57,8 @@ def stage(inputs: Inputs) -> xr.Dataset:
                     verdict = against_null(count["mean"][row], drawn)
                     for name in ("p", "p_max_t", "bh"):
                         keep(f"mean_{null}_{name}", row, verdict[name])
-                    summary[f"mean_{null}"] = summary.get(f"mean_{null}", {}) | {row: verdict["counts"]}
+                    summary.setdefault(f"mean_{null}", {})[row] = verdict["counts"]
+                    average.setdefault(f"mean_{null}", {})[row] = verdict["average"]
                 step += 1
                 inputs.tick("rotation", step, steps)
             some = _some(states, row, settings.sample_draws)
@@ -65,7 +69,8 @@ def stage(inputs: Inputs) -> xr.Dataset:
                 keep(f"sample_walk{name}", row, values)
             for name in ("p", "p_max_t", "bh"):
                 keep(f"sample_walk_{name}", row, verdict[name])
-            summary["sample_walk"] = summary.get("sample_walk", {}) | {row: verdict["counts"]}
+            summary.setdefault("sample_walk", {})[row] = verdict["counts"]
+            average.setdefault("sample_walk", {})[row] = verdict["average"]
             step += 1
             inputs.tick("rotation", step, steps)
     unit = ("control", "coordinate")
@@ -84,7 +89,11 @@ def stage(inputs: Inputs) -> xr.Dataset:
     tests = list(summary)
     table = np.stack([inputs.by_control(summary[name]) for name in tests])
     data["units"] = labelled("units by outcome of a test", ("rotation_test", "control", "outcome"), table, "D7")
-    return xr.Dataset(data, {"rotation_test": tests, "outcome": list(COUNTS)}).assign_attrs(
+    table = np.stack([inputs.by_control(average[name]) for name in tests])
+    words = "R averaged over units, against the same average of null draws"
+    data["average"] = labelled(words, ("rotation_test", "control", "statistic"), table, "D7")
+    names = {"rotation_test": tests, "outcome": list(COUNTS), "statistic": list(AVERAGE)}
+    return xr.Dataset(data, names).assign_attrs(
         sign="counter-clockwise is positive, position to the right, speed upwards; a sine of f cycles has R = -f",
         level=LEVEL,
         draws=settings.draws,
@@ -105,7 +114,8 @@ def against_null(measured: np.ndarray, null: np.ndarray, level: float = LEVEL) -
     Returns
     -------
     p, p_max_t (D,); bh (D,): 1 rejected with more turns (R further below the null's mean), -1 with fewer, 0 not;
-    counts: as `COUNTS` names them; chance_bh is how many Benjamini and Hochberg find in the null itself.
+    average: of R over units, against the same average of each draw, as `AVERAGE` names them; counts: as `COUNTS` names
+    them; chance_bh is how many Benjamini and Hochberg find in the null itself.
     """
     p, corrected = p_values(measured, null), max_t(measured, null)
     more = measured < null.mean(axis=0)  # R is negative: more turns, further down
@@ -116,7 +126,10 @@ def against_null(measured: np.ndarray, null: np.ndarray, level: float = LEVEL) -
              "uncorrected": np.nan_to_num(p, nan=1.0) <= level}  # fmt: skip
     counts = {name: float(which.sum()) for name, which in found.items()}
     counts["chance_bh"] = found_by_chance(null, rate=level)
+    average, averages = exact_mean(measured, 0), exact_mean(null, 1)
+    overall = p_values(average[None], averages[:, None])[0]
     return {
+        "average": np.array([average, averages.mean(), averages.std(), overall]),
         "p": p,
         "p_max_t": corrected,
         "bh": np.where(bh, np.where(more, 1.0, -1.0), 0.0),

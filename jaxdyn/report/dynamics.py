@@ -114,7 +114,7 @@ def write_dynamics(folder: str | Path, *, formats: Sequence[str] = ("png", "svg"
     ------
     InputError : nothing finished to show. StoreError : the folder cannot be written.
     """
-    from .figures import DPI, draw_all  # they import this module
+    from .figures import draw_all, save_figure  # they import this module
     from .page import assemble
     from .semanticity import semanticity_charts
 
@@ -127,9 +127,7 @@ def write_dynamics(folder: str | Path, *, formats: Sequence[str] = ("png", "svg"
     written = []
     try:
         for name, figure in draw_all(drawn).items():
-            for ending in formats:
-                written.append(folder / f"{name}.{ending}")
-                figure.savefig(written[-1], dpi=DPI, metadata={"Date": None} if ending == "svg" else None)
+            written += save_figure(figure, [folder / f"{name}.{ending}" for ending in formats])
         page, names = folder / "report.html", {path.name for path in written}
         told = json.loads(str(one.root.attrs.get("provenance", "{}")))
         data: dict[str, Any] = {

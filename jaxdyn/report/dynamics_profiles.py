@@ -27,9 +27,9 @@ STEPS = "Step l goes from point l to the next; even steps cross an attention, od
 
 
 def by_control(found: xr.Dataset, name: str, x: np.ndarray, **options) -> list[Series]:
-    """Return a line for every control that the variable (control, ...) has."""
+    """Return a line for every control that the variable (control, ...) has, the measured one last and on top."""
     series = []
-    for control in found["control"].values.tolist():
+    for control in sorted(found["control"].values.tolist(), key="trained".__eq__):
         role, label = MARKS[control]
         y = found[name].sel(control=control).values
         if np.isfinite(y).any():

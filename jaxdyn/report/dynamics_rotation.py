@@ -23,7 +23,10 @@ def verdict(found: xr.Dataset, test: str, control: str = "trained") -> str:
     n = {name: float(v) for name, v in zip(found["outcome"].values.tolist(),
          found["units"].sel(rotation_test=test, control=control).values, strict=True)}  # fmt: skip
     level, units = float(found.attrs["level"]), found.sizes["coordinate"]
+    _, null, sd, p = (float(v) for v in found["average"].sel(rotation_test=test, control=control).values)
+    average = float(found["average"].sel(rotation_test=test, control=control, statistic="measured"))
     return (
+        f"R averaged over units is {average:.2f}, that of walks {null:.2f} ± {sd:.2f} (p {p:.2g}); "
         f"{n['found_bh']:.0f} of {units} units differ from their own random walk at a false discovery rate of "
         f"{level:g} "
         f"({n['more_bh']:.0f} turn more, {n['less_bh']:.0f} less; the null itself gives {n['chance_bh']:.2f}); by "

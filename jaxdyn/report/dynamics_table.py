@@ -80,7 +80,9 @@ def rotation_rows(found: xr.Dataset) -> list[Row]:
     """Mean count, and the units that differ from their own random walk."""
     rows = []
     for kind, words in (("mean", "mean trajectory"), ("sample", "samples")):
-        null = f"own walk {float(found[f'{kind}_walk'].sel(control='trained').mean()):.3f}"
+        at = found["average"].sel(rotation_test=f"{kind}_walk", control="trained")
+        _, null, sd, p = (float(value) for value in at.values)
+        null = f"own walk {null:.3f} ± {sd:.3f}, p {p:.2g}"
         rows.append(Row(f"D7 turns R, {words}", *_swap(null, found[f"count_{kind}"].mean("coordinate"))))
     units = found.sizes["coordinate"]
     for test, words in (

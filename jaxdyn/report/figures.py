@@ -88,8 +88,8 @@ def save_all(
     drawn = charts(sources) if drawn is None else drawn
     written = []
     for name, figure in draw_all(drawn).items():
-        written += _save(figure, [Path(folder) / f"{name}.{ending}" for ending in formats])
-    return [*written, *_save(draw_card(drawn[0], sources), [Path(folder) / "card.png"], dpi=100)]
+        written += save_figure(figure, [Path(folder) / f"{name}.{ending}" for ending in formats])
+    return [*written, *save_figure(draw_card(drawn[0], sources), [Path(folder) / "card.png"], dpi=100)]
 
 
 def _columns(chart: Chart) -> int:
@@ -101,7 +101,7 @@ def _columns(chart: Chart) -> int:
     return 3 if chart.kind in ("clouds", "field", "heat", "path") else 4
 
 
-def _save(figure: Figure, files: list[Path], *, dpi: int = DPI) -> list[Path]:
+def save_figure(figure: Figure, files: list[Path], *, dpi: int = DPI) -> list[Path]:
     """Lay a figure out once and draw it once a file; `Figure.savefig` would draw it twice each time."""
     if engine := figure.get_layout_engine():
         engine.execute(figure)

@@ -29,6 +29,13 @@ def test_a_planted_surface_is_recovered_and_a_plane_falls_short(tmp_path) -> Non
     assert float(found["pooled_r2"].max()) > 0.97
     assert 0.3 < float(found["pca_pooled_r2"]) < 0.8
     assert (found["pca_r2"] < 0.8).all()
+    rows = Rows(given.states, "trained", settings.seed, 256)  # the null again, by an SVD
+    train, held = rows.held(0).astype(float), rows.held(2).astype(float)
+    plane = np.linalg.svd(train.reshape(-1, 24), full_matrices=False)[2][:2]
+    missed = ((held - held @ plane.T @ plane) ** 2).sum(axis=(0, 2))
+    np.testing.assert_allclose(
+        found["pca_r2"], 1 - missed / ((held - train.mean(axis=0)) ** 2).sum(axis=(0, 2)), atol=1e-5
+    )
     assert found.attrs["widths"] == "24-16-16-16-2"
     assert sum(found.attrs[f"{part}_samples"] for part in ("training", "validation", "held_out")) == 400
     assert not list((tmp_path / autoencoder_stage.FOLDER).iterdir())  # nothing is left of finished trainings
@@ -66,8 +73,8 @@ def test_a_killed_training_goes_on_to_the_same_bits_and_options_matter(tmp_path)
 
 def test_a_network_stops_when_it_gets_no_better(tmp_path) -> None:
     rng = np.random.default_rng(0)
-    data, other = rng.standard_normal((2, 64, 5)).astype(np.float32)
-    found = autoencoder.train(batches(data), other * 3 + 4, inputs=5, networks=2, epochs=60, seed=0, patience=3)
+    data, other = rng.standard_normal((2, 128, 6)).astype(np.float32)
+    found = autoencoder.train(batches(data), other * 3 + 4, inputs=6, networks=2, epochs=60, seed=0, patience=3)
     assert len(found.validation) < 60
     for network in range(2):
         curve = found.validation[:, network]

@@ -187,3 +187,20 @@ def test_controls_that_were_not_asked_for_are_not_there(rng: np.random.Generator
     assert found.attrs["tau"] == pytest.approx(every.mean())
     np.testing.assert_allclose(found["mean_abs"][0], every.mean(axis=0))
     np.testing.assert_allclose(found["mean_abs_sd"][0], every.std(axis=0))
+
+
+@pytest.mark.parametrize("name", ["density", "continuity", "information", "rotation"])
+def test_a_whole_stage_is_the_same_to_the_bit_in_any_order(rng: np.random.Generator, tmp_path, name: str) -> None:
+    """Units and samples in another order, samples in other units of work."""
+    a = cloud(rng, 60, 5, 12)
+    units, samples = rng.permutation(12), rng.permutation(60)
+    quick = {"controls": (), "draws": 99, "sample_draws": 19, "bins": 6}
+    one = cases.run_stage(name, cases.inputs(tmp_path / "one", a[None], DynamicsSettings(unit=16, **quick)))
+    b = a[samples][..., units]
+    other = cases.run_stage(name, cases.inputs(tmp_path / "other", b[None], DynamicsSettings(unit=25, **quick)))
+    for key, values in one.data_vars.items():
+        if key.endswith("_shuffled"):
+            continue  # this null shuffles samples by their place
+        for dim in {"coordinate", "measured_unit"} & set(values.dims):
+            values = values.isel({dim: units})
+        np.testing.assert_array_equal(values, other[key], err_msg=key)

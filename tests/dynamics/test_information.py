@@ -20,7 +20,7 @@ def gaussian_pairs(rho: float) -> tuple[np.ndarray, np.ndarray]:
 
 
 def cells(rho: float) -> np.ndarray:
-    """Probabilities (32, 32) of equal-probability bins of a Gaussian pair, by Gauss-Legendre over the first variable."""
+    """Probabilities (32, 32) of equal-probability bins of a Gaussian pair, by Gauss-Legendre quadrature."""
     edge = norm.ppf(np.linspace(0, 1, BINS + 1))
     edge[0], edge[-1] = -9, 9
     node, weight = np.polynomial.legendre.leggauss(48)

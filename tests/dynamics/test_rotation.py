@@ -122,6 +122,7 @@ def test_order_of_units_and_samples_changes_no_bit() -> None:
     one, other = against_null(measured, drawn), against_null(measured[units], drawn[:, units])
     for name in ("p", "p_max_t", "bh"):
         np.testing.assert_array_equal(one[name][units], other[name])
+    np.testing.assert_array_equal(one["average"], other["average"])
     np.testing.assert_array_equal(one["counts"], other["counts"])
 
 
@@ -159,6 +160,11 @@ def test_a_walk_is_its_own_null_and_rotating_units_are_found() -> None:
     assert names["more"] >= 5 <= names["less"]
     assert names["found"] == names["more"] + names["less"]
     assert names["chance"] < 1
+    mean, null, sd, p = found["average"]
+    np.testing.assert_allclose([mean, null, sd], [rotation_count(a).mean(), drawn.mean(), drawn.mean(axis=1).std()])
+    assert p > 0.05  # five up, five down
+    turning = 8 * np.cos(2 * np.pi * 12 * np.arange(32) / 32 + np.arange(20)[:, None])
+    assert against_null(rotation_count(turning), nulls.null_counts(turning, "walk", 199, 0))["average"][3] == 2 / 200
     share = against_null(rotation_count(walks(rng, 2000, 32)), nulls.null_counts(walks(rng, 2000, 32), "walk", 99, 1))
     assert abs((share["p"] <= 0.1).mean() - 0.1) < 0.03
 

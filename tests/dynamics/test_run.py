@@ -113,7 +113,7 @@ def test_a_later_run_adds_stages_and_other_settings_are_refused(model, finished,
     with pytest.raises(StoreError, match=r"draws \(got 199, stored 99\)"):
         analyse(model, cases.TEXTS, dataclasses.replace(one, draws=199), out=tmp_path, resume=True)
     with pytest.raises(StoreError, match="tokens_hash"):
-        analyse(model, cases.TEXTS[1:] + ["another"], one, out=tmp_path, resume=True)
+        analyse(model, [*cases.TEXTS[1:], "another"], one, out=tmp_path, resume=True)
 
 
 def test_a_parallel_residual_has_one_point_a_block(tmp_path) -> None:

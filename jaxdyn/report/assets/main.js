@@ -91,7 +91,7 @@ function drawer(chart) {
     const panels = chart.panels.filter((panel) => !grouped || panel.group === state.group);
     const hero = grouped, plane = ["clouds", "field", "heat", "path", "flow"].includes(chart.kind);
     const stacked = chart.name === "bottleneck" || narrow;
-    const columns = hero ? (narrow ? 2 : 4) : plane ? (width < 460 ? 1 : Math.min(panels.length, width < 800 ? 2 : 3)) : stacked ? 1 : panels.length === 4 ? 2 : Math.min(panels.length, 3);
+    const columns = hero ? (narrow ? 2 : 4) : plane ? (width < 460 ? 1 : Math.min(panels.length, width < 800 || (chart.kind === "path" && panels.length === 4) ? 2 : 3)) : stacked ? 1 : panels.length === 4 ? 2 : Math.min(panels.length, 3);
     const grid = node("div", { class: "grid", "--columns": columns });
     const labelled = !narrow && chart.kind !== "flow" && (hero || chart.name === "bottleneck");
     const cell = Math.floor((width - 14 * (columns - 1)) / columns);
