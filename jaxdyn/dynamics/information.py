@@ -77,7 +77,7 @@ def ksg_information(x: np.ndarray, y: np.ndarray, *, k: int = 3) -> np.ndarray:
     varies = [sd > 1e-12 * np.max(np.abs(side), axis=0) for sd, side in zip(scale, (x, y), strict=True)]
     for pair in np.flatnonzero(_finite(x, y) & varies[0] & varies[1]):
         one = np.stack([x[:, pair] / scale[0][pair], y[:, pair] / scale[1][pair]], axis=-1)
-        reach = KDTree(one).query(one, k=[k + 1], p=np.inf)[0][:, 0]
+        reach = KDTree(one).query(one, k=k + 1, p=np.inf)[0][:, k]
         reach = reach * (1 - 1e-12)  # the neighbour at that distance is not counted, whatever its sum rounds to
         total = 0.0
         for side in one.T:

@@ -21,6 +21,8 @@ LEAST = 10
 """Distinct states below which no dimension is estimated."""
 
 ROWS_AT_ONCE = 2**22
+MOST_BYTES = 128 * 2**20
+"""Of the states of a point: of more samples, evenly spaced ones are taken."""
 
 
 def two_nn(states: np.ndarray, *, discard: float = DISCARD) -> tuple[float, float, int]:
@@ -59,7 +61,8 @@ def two_nn(states: np.ndarray, *, discard: float = DISCARD) -> tuple[float, floa
 def matched_gaussian(states: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Draw as many Gaussian states (N, D) of the same mean and covariance."""
     mean = states.mean(axis=0)
-    return mean + rng.standard_normal((len(states), len(states))) @ (states - mean) / np.sqrt(len(states))
+    root = np.linalg.qr(states - mean, mode="r")
+    return mean + rng.standard_normal((len(states), len(root))) @ root / np.sqrt(len(states))
 
 
 def stage(inputs: Inputs) -> xr.Dataset:
@@ -72,10 +75,11 @@ def stage(inputs: Inputs) -> xr.Dataset:
         "gaussian_dimension": "null: two-NN dimension of a Gaussian of the same covariance and number",
         "distinct": "distinct states: texts that end in one token have one embedding",
     }
+    most = max(LEAST, MOST_BYTES // (8 * states.width))
     found = {name: {row: np.full(states.points, np.nan) for row in rows} for name in words}
     for number, row in enumerate(rows):
         for point in range(states.points):
-            here = states.at_point(point, row)
+            here = states.at_point(point, row, most=most)
             dimension, error, distinct = two_nn(here)
             found["dimension"][row][point], found["dimension_error"][row][point] = dimension, error
             found["distinct"][row][point] = distinct
@@ -85,7 +89,8 @@ def stage(inputs: Inputs) -> xr.Dataset:
                 found["gaussian_dimension"][row][point] = two_nn(drawn)[0]
             inputs.tick("intrinsic dimension", number * states.points + point + 1, len(rows) * states.points)
     dims = ("control", "point")
-    return xr.Dataset({name: labelled(text, dims, inputs.by_control(found[name])) for name, text in words.items()})
+    data = {name: labelled(text, dims, inputs.by_control(found[name])) for name, text in words.items()}
+    return xr.Dataset(data).assign_attrs(samples=min(most, states.samples))
 
 
 def _two_nearest(states: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -12,8 +12,8 @@ import numpy as np
 from .stored import States
 
 PIECE_BYTES = 256 * 2**20
-SHARES = (0.7, 0.15)
-"""Of the samples, for training and for validation; the rest is held out for R^2."""
+SHARE = 0.15
+"""Of the samples, for validation, and as many held out for R^2, as far as these fit `PIECE_BYTES`; others train."""
 
 
 @dataclass
@@ -39,8 +39,9 @@ class Rows:
         """Split the samples; mean and scale of the units are the training part's, scale 1 where one is constant."""
         count = self.states.samples
         order = np.random.default_rng([self.seed, 9]).permutation(count)
-        train = min(max(1, round(SHARES[0] * count)), count - 2)
-        validate = min(max(1, round(SHARES[1] * count)), count - train - 1)
+        most = max(1, PIECE_BYTES // (4 * self.states.width * self.states.points))
+        validate = min(max(1, round(SHARE * count)), most)
+        train = count - 2 * validate
         self.part = np.empty(count, int)
         for number, members in enumerate(np.split(order, [train, train + validate])):
             self.part[members] = number

@@ -95,8 +95,13 @@ class States:
             return np.take_along_axis(self.unit(number), self._orders[None], axis=-1)
         return self.unit(number, control)
 
-    def at_point(self, point: int, weights: str = "trained") -> np.ndarray:
-        """Read all samples of one point, (S, D) in float64."""
+    def at_point(self, point: int, weights: str = "trained", *, most: int) -> np.ndarray:
+        """Read the samples of one point, (S, D) in float64; of more than `most`, evenly spaced ones."""
         at = {"weights": self.settings.weights.index(weights), "point": point}
-        read = [self.store.read(number, KEY, at=at) for number in range(self.store.unit_count)]
+        wanted = np.unique(np.linspace(0, self.samples - 1, min(most, self.samples)).astype(int))
+        read = []
+        for number in range(self.store.unit_count):
+            start = self.store.unit_slice(number).start
+            found = self.store.read(number, KEY, at=at)
+            read.append(found[wanted[(wanted >= start) & (wanted < start + len(found))] - start])
         return np.concatenate(read).astype(np.float64)

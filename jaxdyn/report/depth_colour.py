@@ -17,7 +17,7 @@ def draw_heat(ax: Axes, panel: Panel) -> None:
     assert panel.grid is not None
     grid = np.ma.masked_invalid(panel.grid)
     image = ax.imshow(grid, cmap=COLOURS, vmin=heat_low(panel.grid), vmax=1.0, interpolation="nearest")
-    ax.figure.colorbar(image, ax=ax, shrink=0.85, pad=0.02).ax.tick_params(labelsize=7)
+    _bar(ax, image)
 
 
 def heat_low(grid: np.ndarray) -> float:
@@ -33,8 +33,13 @@ def draw_path(ax: Axes, series: list[Series], style: Callable[[Series], dict[str
         if one.role == "measured":
             ax.plot(one.x, one.y, color=tint, linewidth=0.7, alpha=0.6, label=one.label, zorder=2)
             dots = ax.scatter(one.x, one.y, c=np.arange(len(one.x)), cmap=COLOURS, s=16, zorder=3, linewidths=0)
-            bar = ax.figure.colorbar(dots, ax=ax, shrink=0.85, pad=0.02)
-            bar.ax.tick_params(labelsize=7)
-            bar.set_label("point", fontsize=7)
+            _bar(ax, dots, "point")
         else:
             ax.plot(one.x, one.y, color=tint, label=one.label, zorder=1, **style(one))
+
+
+def _bar(ax: Axes, coloured: Any, words: str = "") -> None:
+    """Put a colour bar beside the axes, as high as they are whatever their aspect."""
+    bar = ax.figure.colorbar(coloured, cax=ax.inset_axes((1.03, 0.0, 0.04, 1.0)))
+    bar.ax.tick_params(labelsize=7)
+    bar.set_label(words, fontsize=7)

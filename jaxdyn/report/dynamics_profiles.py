@@ -203,7 +203,8 @@ def dimension_chart(one: "Dynamics") -> Chart | None:
         return None
     distinct = found["distinct"].sel(control="trained").values
     caption = one.caption(
-        "Two-NN intrinsic dimension (Facco et al. 2017) of the states at a point, equal states once (distinct states: "
+        f"Two-NN intrinsic dimension (Facco et al. 2017) of {found.attrs['samples']} states at a point, equal once "
+        "(distinct states: "
         f"{int(distinct.min())} to {int(distinct.max())}). Dashed: the same number of Gaussian states of the same "
         "covariance; few samples in many dimensions bring both down, so only their distance counts.",
     )

@@ -110,8 +110,11 @@ def test_rows_are_split_by_sample_and_standardised_with_the_training_part(tmp_pa
     few = Rows(read, "trained", 0, 4)
     pieces = list(few.epoch(0))
     assert len(pieces) == 5
+    scaled = ((states - few.mean) / few.scale).astype(np.float32)
+    known = {row.tobytes() for row in scaled[few.part == 0].reshape(-1, 4)}
     assert {row.tobytes() for one in pieces for row in one.reshape(-1, 4)} <= known
-    assert few.training_rows == 84
+    assert np.bincount(few.part).tolist() == [38, 1, 1]  # what is held at once is bounded too
+    assert few.training_rows == 38 * 3
 
 
 def test_shares_of_variance() -> None:

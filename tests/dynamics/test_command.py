@@ -94,7 +94,7 @@ def test_the_figures_show_the_stored_numbers(folder) -> None:
     path = drawn["dynamics_path"].panels[0].series[0]
     np.testing.assert_array_equal(path.y, tree["path"]["path"].sel(control="trained")[:, 1])
     linear = next(one for one in drawn["dynamics_autoencoder"].panels[0].series if one.role == "linear")
-    stored = tree["autoencoder"]["pca_r2"].sel(control="trained").values
+    stored = np.asarray(tree["autoencoder"]["pca_r2"].sel(control="trained"))
     np.testing.assert_array_equal(linear.y, np.where(stored < -1, np.nan, stored))
 
 

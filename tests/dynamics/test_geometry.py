@@ -81,6 +81,13 @@ def test_equal_states_count_once_and_order_does_not_matter(rng: np.random.Genera
     assert two_nn(states, discard=0.3)[0] != found[0]
 
 
+def test_of_many_samples_evenly_spaced_ones_are_read(rng: np.random.Generator, tmp_path) -> None:
+    states = rng.standard_normal((1, 30, 2, 3))
+    read = cases.stored(tmp_path, states, DynamicsSettings(controls=(), unit=8))
+    np.testing.assert_array_equal(read.at_point(1, most=30), states[0, :, 1])
+    np.testing.assert_array_equal(read.at_point(1, most=4), states[0, [0, 9, 19, 29], 1])
+
+
 def test_the_gaussian_null_has_the_covariance(rng: np.random.Generator) -> None:
     states = rng.standard_normal((400, 3)) @ np.diag([3.0, 1.0, 0.1]) + 5
     drawn = np.concatenate([matched_gaussian(states, rng) for _ in range(20)])
