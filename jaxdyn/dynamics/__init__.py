@@ -8,5 +8,6 @@ from .rotation import phase_portrait as phase_portrait
 from .rotation import rotation_count as rotation_count
 from .run import analyse as analyse
 from .settings import DynamicsSettings as DynamicsSettings
+from .teleport_settings import TeleportSettings as TeleportSettings
 
-__all__ = ["DynamicsSettings", "analyse", "phase_portrait", "rotation_count"]
+__all__ = ["DynamicsSettings", "TeleportSettings", "analyse", "phase_portrait", "rotation_count"]

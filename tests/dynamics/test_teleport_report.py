@@ -14,7 +14,7 @@ from jaxdyn.dynamics.run import in_order
 from jaxdyn.dynamics.teleport import of_activations, teleport
 from jaxdyn.report import dynamics_table, figures
 from jaxdyn.report import teleport as charts
-from jaxdyn.report.chart import as_plain
+from jaxdyn.report.chart import Chart, as_plain
 from jaxdyn.report.dynamics import Dynamics
 from tests.dynamics.test_teleport import SETTINGS, captured, found
 
@@ -34,6 +34,12 @@ def dynamics(ds: xr.Dataset) -> Dynamics:
     """The report's view of a store that holds teleport alone."""
     root = xr.Dataset(coords={"control": ["trained", "random"]}, attrs={"model": "tiny", "samples": 9, "bos": "no"})
     return Dynamics("tiny", root, {"teleport": ds})
+
+
+def made(make, one: Dynamics) -> Chart:
+    chart = make(one)
+    assert chart is not None
+    return chart
 
 
 def test_the_stage_teleports_the_stored_samples(tmp_path):
@@ -61,7 +67,7 @@ def test_the_figures_show_the_stored_numbers():
     ds = found()
     one = dynamics(ds)
     flow, course, ends, reach, rates = (
-        make(one)
+        made(make, one)
         for make in (charts.flow_chart, charts.return_chart, charts.contraction_chart, charts.radius_chart,
                      charts.rates_chart)
     )  # fmt: skip
@@ -108,7 +114,7 @@ def test_a_run_without_controls_or_with_one_radius_still_has_its_figures():
     one = dynamics(teleport(of_activations(*captured()), short))
     assert charts.radius_chart(one) is None
     for make in (charts.flow_chart, charts.return_chart, charts.contraction_chart, charts.rates_chart):
-        assert make(one).panels
+        assert made(make, one).panels
     assert dynamics_table.rows(one)
     assert charts.flow_chart(dataclasses.replace(one, groups={})) is None
 
