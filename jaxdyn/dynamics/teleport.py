@@ -71,7 +71,7 @@ def teleport(
     Returns
     -------
     Dataset; variables and units as `teleport_dataset.NAMES` has them, dimensions teleport_control, start, context,
-    stop, radius, grid_point, horizon, sample, rate_null and stretch.
+    stop, radius, grid_point, horizon, plane_sample, rate_null and stretch.
 
     Raises
     ------

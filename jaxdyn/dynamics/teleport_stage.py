@@ -8,6 +8,9 @@ import xarray as xr
 from .stages import Inputs
 from .teleport import Samples, teleport
 
+MOST_SAMPLES = 2000
+"""Samples that planes and distances are taken from; of more, evenly spaced ones, so that memory stays flat."""
+
 
 def stage(inputs: Inputs) -> xr.Dataset:
     """Teleport the last tokens of the stored samples; the control "random-init" runs where "random" was asked for."""
@@ -16,7 +19,7 @@ def stage(inputs: Inputs) -> xr.Dataset:
     def samples(model, weights):
         def states(layer):
             point = int(np.flatnonzero(inputs.points.block == layer)[0])
-            return inputs.states.at_point(point, weights)
+            return inputs.states.at_point(point, weights, most=MOST_SAMPLES)
 
         return Samples(model, inputs.prompts, states)
 
