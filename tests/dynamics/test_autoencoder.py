@@ -21,7 +21,8 @@ def batches(data: np.ndarray):
     return lambda epoch: [np.random.default_rng(epoch).permutation(data)[:, None].reshape(-1, 32, data.shape[1])]
 
 
-def test_a_planted_surface_is_recovered_and_a_plane_falls_short(tmp_path) -> None:
+def test_a_planted_surface_is_recovered_and_a_plane_falls_short(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(autoencoder, "SAVE_EVERY", 100)
     settings = DynamicsSettings(controls=(), epochs=150, networks=2, unit=200)
     given = cases.inputs(tmp_path, surface(400, 4, 24)[None], settings)
     found = cases.run_stage("autoencoder", given).sel(control="trained")

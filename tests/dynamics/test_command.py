@@ -12,7 +12,7 @@ from jaxdyn import cli, open_tree
 from jaxdyn.dynamics.stages import STAGES
 from jaxdyn.errors import InputError
 from jaxdyn.report import dynamics, dynamics_table, figures, page, source
-from tests.report import synthetic
+from tests.report import browser, synthetic
 
 SMALL = ("--epochs", "2", "--networks", "2", "--draws", "99", "--sample-draws", "19", "--bins", "4", "--formats", "png",
          "--information-units", "8")  # fmt: skip
@@ -96,6 +96,38 @@ def test_the_figures_show_the_stored_numbers(folder) -> None:
     linear = next(one for one in drawn["dynamics_autoencoder"].panels[0].series if one.role == "linear")
     stored = np.asarray(tree["autoencoder"]["pca_r2"].sel(control="trained"))
     np.testing.assert_array_equal(linear.y, np.where(stored < -1, np.nan, stored))
+
+
+def test_the_page_draws_and_answers_in_a_browser(folder, tmp_path) -> None:
+    """Heat maps and paths tell the stored numbers where they are asked, by arrow key, in light and dark."""
+    driver = browser.start(tmp_path / "profile", tmp_path)  # skips without a browser
+    from selenium.webdriver.common.keys import Keys
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    try:
+        browser.view(driver, width=1200, dark=True)
+        driver.get((folder / "report.html").as_uri())
+        drawn = "return document.documentElement.dataset.drawn"
+        WebDriverWait(driver, 20).until(lambda one: one.execute_script(drawn))
+        assert driver.execute_script(drawn) == "11"
+        assert driver.get_log("browser") == []
+        told = []
+        for name in ("dynamics_matrix", "dynamics_path"):
+            panel = driver.find_element("css selector", f"#{name} svg.plot")
+            panel.send_keys(Keys.END)
+            told.append(driver.find_element("id", "say").get_attribute("textContent"))
+            assert panel.find_elements("css selector", "[fill^=rgb]")
+        browser.view(driver, width=390)
+        driver.refresh()
+        WebDriverWait(driver, 20).until(lambda one: one.execute_script(drawn))
+        assert driver.execute_script("return document.documentElement.scrollWidth") == 390
+    finally:
+        driver.quit()
+    assert "point 15, point 15: 1" in told[0]
+    last = open_tree(folder / "dynamics.zarr")["path"]["path"].sel(control="trained").values[-1]
+    assert told[1].startswith("trained; point 15: ")
+    said = [float(text.replace("\u2212", "-")) for text in told[1].split(": ")[1].split(", ")]
+    np.testing.assert_allclose(said, last[:2], rtol=0.01)
 
 
 def test_the_table_has_every_quantity_beside_its_null(folder) -> None:
