@@ -19,6 +19,7 @@ import typer
 from rich.console import Console
 
 from . import application, embedded
+from .cli_dynamics import dynamics
 from .cli_semanticity import semanticity
 from .cli_study import study
 from .cli_train import train
@@ -203,6 +204,7 @@ def analyze(
 app.command()(train)
 app.command()(semanticity)
 app.command()(study)
+app.command()(dynamics)
 
 
 @app.command()

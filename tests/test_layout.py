@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 STAGES = (
     "models", "activations", "jacobians", "spectra", "measures", "propagate", "nulls", "surrogates", "functional",
-    "store", "semanticity", "topology", "report",
+    "store", "semanticity", "topology", "dynamics", "report",
 )  # fmt: skip
 """In the order of the data; `propagate` uses `measures`. The pipeline, the study and the command line
 put all of them together."""
@@ -63,6 +63,7 @@ def test_only_spectra_and_what_counts_cores_or_times_a_schur_form_use_kernels() 
         "pipeline/run.py",
         "pipeline/estimate.py",
         "report/painter.py",
+        "dynamics/lyapunov.py",
     }
     allowed = {"spectra.py", "measures/pseudospectra.py", "doctor.py", *threads}
     users = {

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-Kind = Literal["lines", "budget", "clouds", "field", "directions", "plane", "heat"]
+Kind = Literal["lines", "budget", "clouds", "field", "directions", "plane", "heat", "matrix", "path", "flow"]
 
 RAW, EXCESS = "raw", "excess"
 """The two positions of the switch; a series without a view is shown in both."""
@@ -33,6 +33,14 @@ ROLES = (
     "points",
     "null",
     *(f"variant{number}" for number in range(1, 7)),
+    "skip",
+    "shuffled",
+    "walk",
+    "jacobian",
+    "displaced",
+    "frozen",
+    "ablated",
+    "N2",
 )
 """Everything a series can be: measured data, what they are split into, the null ladder, laws with their control, and up
 to six variants side by side."""
@@ -53,6 +61,7 @@ class Series:
     low, high : the interval of y (a band for nulls, bars for measurements); None where there is none.
     view : `RAW` or `EXCESS`, or "" for both.
     store : 0 or 1, which of two overlaid stores.
+    to_x, to_y : where the arrows from (x, y) end, in a flow; None for dots.
     """
 
     label: str
@@ -63,11 +72,14 @@ class Series:
     high: np.ndarray | None = None
     view: str = ""
     store: int = 0
+    to_x: np.ndarray | None = None
+    to_y: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         """Hold our own invariants: a known role, equal lengths."""
         assert self.role in ROLES, self.role
-        columns = [column for column in (self.x, self.y, self.low, self.high) if column is not None]
+        every = (self.x, self.y, self.low, self.high, self.to_x, self.to_y)
+        columns = [column for column in every if column is not None]
         assert len({len(column) for column in columns}) == 1, self.label
 
 
@@ -226,6 +238,8 @@ def _series(series: Series, shared: np.ndarray) -> dict[str, Any]:
         plain["x"] = numbers(series.x)
     if series.low is not None and series.high is not None:
         plain |= {"low": numbers(series.low), "high": numbers(series.high)}
+    if series.to_x is not None and series.to_y is not None:
+        plain |= {"toX": numbers(series.to_x), "toY": numbers(series.to_y)}
     if series.view:
         plain["view"] = series.view
     if series.store:

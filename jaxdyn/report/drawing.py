@@ -13,6 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import Formatter, MaxNLocator
 
 from .chart import RAW, Chart, Panel, Series, field_levels
+from .depth_colour import draw_heat, draw_path
+from .flow_drawing import draw_flow
 from .palette import colour
 
 GREY, BLACK, UNIT_CIRCLE = "#8A8A8A", "#000000", "#D55E00"
@@ -31,8 +33,15 @@ LINES = {
     "rotated": {"linestyle": "-.", "marker": "v", "markersize": 3, "linewidth": 1.0},
     "points": {"linestyle": "none", "marker": "o", "markersize": 3, "linewidth": 0},
     **{f"variant{number}": {"linewidth": 1.2, "linestyle": "--" if number == 4 else "-"} for number in range(1, 7)},
+    "skip": {"marker": "D", "markersize": 3, "linewidth": 1.2},
+    "jacobian": {"marker": "s", "markersize": 3, "linewidth": 1.4},
+    "displaced": {"marker": "D", "markersize": 3, "linewidth": 1.2},
+    "frozen": {"marker": "v", "markersize": 3.5, "linewidth": 1.2},
+    "ablated": {"linestyle": "--", "marker": "x", "markersize": 3.5, "linewidth": 1.0},
+    "N2": {"linestyle": "-.", "linewidth": 1.4},
+    "shuffled": {"linestyle": ":", "marker": "x", "markersize": 3, "linewidth": 1.0},
 }
-"""How a line of each role is drawn; N1 is a band, N5 has one."""
+"""How a line of each role is drawn; N1 and walk are bands, N5 has one."""
 
 
 def draw(chart: Chart, *, view: str = RAW, groups: tuple[str, ...] = (), columns: int = 4) -> Figure:
@@ -85,17 +94,23 @@ def draw_panel(ax: Axes, panel: Panel, kind: str, view: str = RAW) -> None:
     elif kind == "field":
         _field(ax, panel, series)
     elif kind == "heat":
-        _heat(ax, panel)
+        draw_heat(ax, panel)
+    elif kind == "matrix":
+        _matrix(ax, panel)
+    elif kind == "path":
+        draw_path(ax, series, lambda one: LINES[one.role])
+    elif kind == "flow":
+        draw_flow(ax, series)
     elif kind == "budget":
         _bars(ax, series)
         ax.margins(y=0.05)
     else:
         _lines(ax, series, log=panel.log)
         ax.margins(y=0.12)
-    if kind in ("clouds", "field") and panel.window is not None:
+    if kind in ("clouds", "field", "path", "flow") and panel.window is not None:
         left, right, bottom, top = panel.window
         ax.set(xlim=(left, right), ylim=(bottom, top), aspect="equal")
-    elif kind not in ("plane", "heat"):
+    elif kind not in ("plane", "matrix", "path"):
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, min_n_ticks=1))
     if panel.names:
         ax.set_xticks(range(len(panel.names)), panel.names, rotation=60, ha="right", rotation_mode="anchor")
@@ -115,7 +130,8 @@ def draw_panel(ax: Axes, panel: Panel, kind: str, view: str = RAW) -> None:
     ax.set_ylabel(panel.y_label)
     ax.tick_params(labelsize=8, which="both")
     if panel.note:
-        ax.text(0.02, 0.02, panel.note, transform=ax.transAxes, fontsize=8)
+        back = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 1}
+        ax.text(0.02, 0.02, panel.note, transform=ax.transAxes, fontsize=8, bbox=back, zorder=6)
 
 
 def _lines(ax: Axes, series: list[Series], *, log: bool) -> None:
@@ -131,7 +147,7 @@ def _lines(ax: Axes, series: list[Series], *, log: bool) -> None:
         tint, width = colour(one.role, one.store), 0.7 if one.store else 1.0
         if one.role == "fan":
             continue
-        if one.role in ("N1", "null"):
+        if one.role in ("N1", "null", "walk"):
             _band(ax, one, tint)
             continue
         style = LINES[one.role] | {"linewidth": LINES[one.role]["linewidth"] * width}
@@ -202,7 +218,7 @@ def _field(ax: Axes, panel: Panel, series: list[Series]) -> None:
     ax.plot(np.cos(turn), np.sin(turn), color=UNIT_CIRCLE, linewidth=1.0, label="unit circle", zorder=2)
 
 
-def _heat(ax: Axes, panel: Panel) -> None:
+def _matrix(ax: Axes, panel: Panel) -> None:
     """Cells of a matrix, row 0 on top: blue above 0, vermillion below, white at 0, as on the page."""
     assert panel.grid is not None
     most = max(1e-12, float(np.nanmax(np.abs(panel.grid)))) if panel.grid.size else 1.0
@@ -239,9 +255,13 @@ def _size(chart: Chart, rows: int, columns: int) -> tuple[tuple[float, float], b
     """Size in inches, and whether the panels are square (or half as high as wide) and so share no axis."""
     if chart.kind == "clouds":
         return (max(3.9 * columns + 0.3, 6.0), 3.9 * rows + 1.6), True
+    if chart.kind == "flow":
+        return (max(3.4 * columns + 0.3, 6.0), 3.1 * rows + 2.0), True
+    if chart.kind in ("heat", "path"):
+        return (max(4.3 * columns + 0.3, 6.0), 3.7 * rows + 1.9), True
     if chart.kind == "field":
         return (max(4.6 * columns + 0.3, 6.0), 3.0 * rows + 1.8), True
-    if chart.kind == "heat":
+    if chart.kind == "matrix":
         return (max(4.4 * columns + 0.3, 6.6), 3.9 * rows + 1.6), True
     if len(chart.panels) <= 4 and not chart.groups:
         return (max(5.4 * columns + 0.4, 6.6), 4.0 * rows + 1.9), False

@@ -15,6 +15,7 @@ from .chart import EXCESS, RAW, Chart
 from .clouds import cloud_chart
 from .depth import PROFILES, depth_chart
 from .drawing import draw
+from .dynamics import dynamics_charts
 from .listing import draw_directions
 from .painter import Painter
 from .product import product_chart
@@ -24,6 +25,8 @@ from .surrogates import surrogate_charts
 from .topology import topology_charts
 
 DPI = 150
+BY_GROUP = ("teleport_flow", "teleport_return")
+"""Charts whose files have a row of panels for each group, a column for each start."""
 
 
 def charts(sources: Sequence[Source]) -> list[Chart]:
@@ -37,6 +40,7 @@ def charts(sources: Sequence[Source]) -> list[Chart]:
         energy_chart(sources),
         pseudospectra_chart(sources),
         *surrogate_charts(sources),
+        *dynamics_charts([source.folder for source in sources if source.folder is not None]),
         *semanticity_charts([source.folder for source in sources if source.folder is not None]),
         *topology_charts([source.folder for source in sources if source.folder is not None]),
     ]
@@ -58,7 +62,9 @@ def draw_one(chart: Chart, view: str = RAW) -> Figure:
         return draw_directions(chart)
     if chart.name == "depth_profiles":
         return draw(chart, view=view, groups=tuple(chart.groups)[:2])
-    return draw(chart, columns=3 if chart.kind in ("clouds", "field", "heat") else 4)
+    if chart.name in BY_GROUP:
+        return draw(chart, groups=tuple(chart.groups), columns=5)
+    return draw(chart, columns=_columns(chart))
 
 
 def draw_all(drawn: Sequence[Chart]) -> dict[str, Figure]:
@@ -98,7 +104,7 @@ def save_all(
     stores = [one.folder for one in sources]
     helped = painter is not None and painter.draw(stores, folder, formats, wanted[1::2])
     files = save_some(drawn, folder, formats, wanted[:: 2 if helped else 1])
-    card = _save(draw_card(drawn[0], sources), [folder / "card.png"], dpi=100)
+    card = save_figure(draw_card(drawn[0], sources), [folder / "card.png"], dpi=100)
     if painter is not None and helped:
         files |= painter.files()
         files |= save_some(drawn, folder, formats, [name for name in wanted if name not in files])
@@ -110,10 +116,22 @@ def save_some(
 ) -> dict[str, list[Path]]:
     """Write the figures of these names; return the files of each."""
     known = names(drawn)
-    return {name: _save(draw_one(*known[name]), [folder / f"{name}.{ending}" for ending in formats]) for name in wanted}
+    return {
+        name: save_figure(draw_one(*known[name]), [folder / f"{name}.{ending}" for ending in formats])
+        for name in wanted
+    }
 
 
-def _save(figure: Figure, files: list[Path], *, dpi: int = DPI) -> list[Path]:
+def _columns(chart: Chart) -> int:
+    """Most panels a row: three where they are planes, two of four paths, else four."""
+    if chart.kind == "path" and len(chart.panels) == 4:
+        return 2
+    if chart.name == "teleport_linear":  # a panel for each start
+        return 5
+    return 3 if chart.kind in ("clouds", "field", "heat", "matrix", "path") else 4
+
+
+def save_figure(figure: Figure, files: list[Path], *, dpi: int = DPI) -> list[Path]:
     """Lay a figure out once and draw it once a file; `Figure.savefig` would draw it twice each time."""
     if engine := figure.get_layout_engine():
         engine.execute(figure)

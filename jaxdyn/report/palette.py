@@ -30,6 +30,14 @@ LIGHT = {
     "variant4": "#8A8A8A",
     "variant5": "#D55E00",
     "variant6": "#56B4E9",
+    "skip": "#E69F00",
+    "shuffled": "#8A8A8A",
+    "walk": "#8A8A8A",
+    "jacobian": "#D55E00",
+    "displaced": "#E69F00",
+    "frozen": "#56B4E9",
+    "ablated": "#8A8A8A",
+    "N2": "#009E73",
 }
 DARK = {
     "measured": "#5FB7F0",
@@ -55,6 +63,14 @@ DARK = {
     "variant4": "#9097A0",
     "variant5": "#FF8A3D",
     "variant6": "#3A83B5",
+    "skip": "#F0B440",
+    "shuffled": "#9097A0",
+    "walk": "#9097A0",
+    "jacobian": "#FF8A3D",
+    "displaced": "#F0B440",
+    "frozen": "#3A83B5",
+    "ablated": "#9097A0",
+    "N2": "#38C9A0",
 }
 SECOND_LIGHT = {"measured": "#D55E00", "fan": "#E9A06B", "orientation": "#D55E00", "biased": "#E9A06B"}
 """Of the second of two overlaid stores; other roles keep their colour and are drawn thinner."""

@@ -139,7 +139,7 @@ def blocks_chart(found: xr.Dataset, *, layers: Sequence[int] | None = None, titl
     )
     lead = "A bright diagonal: communities act on themselves. A bright column: a community acts on all."
     return Chart(
-        f"topology_blocks{ending}", f"{title}Which community acts on which", "heat", caption, tuple(panels), (), lead
+        f"topology_blocks{ending}", f"{title}Which community acts on which", "matrix", caption, tuple(panels), (), lead
     )
 
 

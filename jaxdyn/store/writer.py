@@ -117,11 +117,12 @@ class Store:
         with reported(self.path, "read"):
             return dict(zip(keys, arrays.results([self._arrays[key].read() for key in keys]), strict=True))
 
-    def finish(self, groups: Mapping[str, xr.Dataset]) -> None:
+    def finish(self, groups: Mapping[str, xr.Dataset], *, complete: bool = True) -> None:
         """Write what belongs to no unit, by group name ("" is the root), and mark the store complete.
 
         Every variable, coordinate and attribute of the datasets is stored; index coordinates that the root has are
-        inherited. The first call becomes visible at once at its end; calling it again replaces what it wrote.
+        inherited. The first call becomes visible at once at its end; calling it again replaces what it wrote. With
+        `complete` false more groups follow, in calls of their own, and the store is not marked yet.
 
         Raises
         ------
@@ -148,7 +149,7 @@ class Store:
                 else:
                     root_update = update
             files.sync_groups(self.path, [name for name in datasets if name])
-            files.consolidate(self.path, {**root_update, "complete": True}, below)
+            files.consolidate(self.path, {**root_update, **({"complete": True} if complete else {})}, below)
 
     def _begin(self, unit):
         self._unit, self._written = unit, {}

@@ -58,7 +58,7 @@ function linePanel(chart, panel, view, width, height, labelled) {
 }
 
 // The spread of a null is a band, that of a measurement bars; one seed of N5 has none.
-const banded = (one) => ["N1", "N5", "null"].includes(one.role) && one.low && one.low.some(has);
+const banded = (one) => ["N1", "N5", "null", "walk"].includes(one.role) && one.low && one.low.some(has);
 
 function drawLine(svg, one, xs, x, y) {
   const second = one.store ? " second" : "";
@@ -73,7 +73,7 @@ function drawLine(svg, one, xs, x, y) {
   const flat = points.length === 1 ? [[points[0][0] - 14, points[0][1]], [points[0][0] + 14, points[0][1]]] : points;
   const line = node("path", { class: `s ${one.role}${second}`, d: path(flat), "--tint": tint(one) });
   svg.append(line);
-  const marked = { measured: 3.4, means: 3, biased: 2.4, N5: 2.6, rotated: 2.6, points: 3 }[one.role];
+  const marked = { measured: 3.4, means: 3, biased: 2.4, N5: 2.6, rotated: 2.6, skip: 2.6, shuffled: 2.2, points: 3, jacobian: 2.6, displaced: 2.6, frozen: 2.6, ablated: 2.4 }[one.role];
   if (marked)
     points.forEach(([px, py], i) => {
       if (one.low && !banded(one) && has(one.low[i]) && has(one.high[i]))

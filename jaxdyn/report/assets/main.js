@@ -30,11 +30,12 @@ function chartRows(chart) {
     return [["group", "kind", "direction", "size", "sign", "rank", "token"],
       ...chart.rows.flatMap((row) => [["+", row.plus], ["-", row.minus]].flatMap(([sign, words]) =>
         words.map((word, rank) => [chart.groups[row.group], row.kind, row.index + 1, row.size, sign, rank + 1, word])))];
-  const rows = [["group", "panel", "view", "store", "role", "series", "x", "y", "low", "high"]];
+  const flow = chart.kind === "flow";
+  const rows = [["group", "panel", "view", "store", "role", "series", "x", "y", ...(flow ? ["to x", "to y"] : ["low", "high"])]];
   for (const panel of chart.panels) {
     for (const one of panel.series)
       (one.x || panel.x).forEach((x, i) => rows.push([panel.group, panel.key, one.view || "", DATA.stores[one.store || 0], one.role, one.label, x,
-        one.y[i], one.low ? one.low[i] : null, one.high ? one.high[i] : null]));
+        one.y[i], ...(flow ? [one.toX ? one.toX[i] : null, one.toY ? one.toY[i] : null] : [one.low ? one.low[i] : null, one.high ? one.high[i] : null])]));
     if (panel.grid)
       panel.grid.y.forEach((y, r) => panel.grid.x.forEach((x, c) => rows.push([panel.title, panel.key, "", "", "grid", `y = ${y}`, x, panel.grid.z[r][c], null, null])));
   }
@@ -67,7 +68,7 @@ function key(chart, panels, view) {
     const svg = node("svg", { width: 26, height: 12, "aria-hidden": "true", "--thin": 1, "--tint": tint(one) });
     const solid = ["trace", "singular", "orientation"].includes(one.role);
     if (solid) svg.append(node("rect", { class: "bar", x: 2, y: 1, width: 22, height: 10 }));
-    else if (["clouds", "field"].includes(chart.kind) || (chart.kind === "budget") || one.role === "points") svg.append(node("circle", { class: "dot", cx: 13, cy: 6, r: 3.5 }));
+    else if (["clouds", "field"].includes(chart.kind) || (chart.kind === "budget") || one.role === "points" || (chart.kind === "flow" && !one.toX)) svg.append(node("circle", { class: "dot", cx: 13, cy: 6, r: 3.5 }));
     else {
       if (banded(one)) svg.append(node("rect", { class: `band ${one.role}`, x: 1, y: 1, width: 24, height: 10 }));
       svg.append(node("path", { class: `s ${one.role}`, d: "M2 6H24" }));
@@ -88,17 +89,20 @@ function drawer(chart) {
     const width = Math.max(260, place.clientWidth), narrow = width < 620;
     const grouped = Object.keys(chart.groups).length > 0;
     const panels = chart.panels.filter((panel) => !grouped || panel.group === state.group);
-    const hero = grouped, plane = ["clouds", "field", "heat"].includes(chart.kind);
+    const hero = grouped, plane = ["clouds", "field", "heat", "matrix", "path", "flow"].includes(chart.kind);
     const stacked = chart.name === "bottleneck" || narrow;
-    const columns = hero ? (narrow ? 2 : 4) : plane ? (width < 460 ? 1 : Math.min(panels.length, width < 800 ? 2 : 3)) : stacked ? 1 : panels.length === 4 ? 2 : Math.min(panels.length, 3);
+    const columns = hero ? (narrow ? 2 : 4) : plane ? (width < 460 ? 1 : Math.min(panels.length, width < 800 || (chart.kind === "path" && panels.length === 4) ? 2 : 3)) : stacked ? 1 : panels.length === 4 ? 2 : Math.min(panels.length, 3);
     const grid = node("div", { class: "grid", "--columns": columns });
-    const labelled = !narrow && (hero || chart.name === "bottleneck");
+    const labelled = !narrow && chart.kind !== "flow" && (hero || chart.name === "bottleneck");
     const cell = Math.floor((width - 14 * (columns - 1)) / columns);
     const ordered = hero ? [panels[state.big], ...panels.filter((_, i) => i !== state.big)] : panels;
     ordered.forEach((panel, i) => {
       if (!panel) return;
       const big = hero && i === 0, size = big ? width : cell;
-      const svg = chart.kind === "heat" ? heatPanel(panel, size) : plane ? planePanel(chart, panel, size)
+      const svg = chart.kind === "matrix" ? matrixPanel(panel, size)
+        : chart.kind === "heat" ? heatPanel(chart, panel, size) : chart.kind === "path" ? pathPanel(chart, panel, size)
+        : chart.kind === "flow" ? flowPanel(chart, panel, big ? Math.min(size, 640) : size)
+        : plane ? planePanel(chart, panel, size)
         : linePanel(chart, panel, state.view, size, big || columns === 1 ? (narrow ? 270 : 370) : hero ? 170 : 300, labelled && (big || !hero));
       const enlarge = () => {
         state.big = panels.indexOf(panel);
@@ -117,7 +121,7 @@ function drawer(chart) {
   if (chart.views.length > 1) controls.append(radios("show", { raw: "raw", excess: "excess over N1" }, state.view, set("view")));
   const groups = Object.entries(chart.groups);
   if (groups.length > 1)
-    controls.append(chart.kind === "directions" ? picker("layer", groups, state.group, set("group")) : radios("part", chart.groups, state.group, set("group")));
+    controls.append(chart.kind === "directions" ? picker("layer", groups, state.group, set("group")) : radios(chart.name.startsWith("teleport") ? "show" : "part", chart.groups, state.group, set("group")));
   return { body: [...(controls.childNodes.length ? [controls] : []), place], draw };
 }
 

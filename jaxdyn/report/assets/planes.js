@@ -85,7 +85,7 @@ function drawContours(inside, grid, x, y) {
   }
 }
 
-function heatPanel(panel, width) {
+function matrixPanel(panel, width) {
   const { x: columns, y: rows, z } = panel.grid;
   const left = 44, top = 8, foot = 54, side = Math.max(3, Math.min(46, Math.floor((width - left - 10) / columns.length)));
   const height = top + side * rows.length + foot, svg = frame(panel, width, height);
