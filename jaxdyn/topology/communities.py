@@ -72,7 +72,7 @@ def find_communities(
 
     Notes
     -----
-    Cost at D = 4096, k = 20: .4 to .8 s a seed on a graph with communities, 1.2 to 1.6 s on pure noise. leidenalg holds Python's
+    Cost at D = 4096, k = 20: .4 to .8 s a seed with communities, 1.2 to 1.6 s on pure noise. leidenalg holds Python's
     lock, so threads do not help.
     """
     if seeds < 1 or iterations < 1:
@@ -163,9 +163,9 @@ def adjusted_rand(one: Int[np.ndarray, " D"], other: Int[np.ndarray, " D"]) -> f
 def consensus(partitions: list[Int[np.ndarray, " D"]]) -> Int[np.ndarray, " D"]:
     """Partition on which several partitions agree, by a vote of each node.
 
-    The partition that agrees most with all others (mean adjusted Rand index) names the communities; those of every other
-    one are matched to them so that most nodes agree (one to one), and each node goes where most partitions put it. What
-    has no match casts no vote. Source: voting of Dimitriadou, Weingessel and Hornik 2002. Cost: D a pair of partitions.
+    The partition that agrees most with all others (mean adjusted Rand index) names the communities; those of every
+    other one are matched to them so that most nodes agree (one to one), and each node goes where most partitions put it.
+    What has no match casts no vote. Source: voting of Dimitriadou, Weingessel and Hornik 2002. Cost: D a pair of partitions.
     """
     agreement = np.array([[adjusted_rand(a, b) for b in partitions] for a in partitions])
     reference = by_size(partitions[int(np.argmax(agreement.sum(axis=0)))])
