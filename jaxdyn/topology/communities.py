@@ -163,9 +163,10 @@ def adjusted_rand(one: Int[np.ndarray, " D"], other: Int[np.ndarray, " D"]) -> f
 def consensus(partitions: list[Int[np.ndarray, " D"]]) -> Int[np.ndarray, " D"]:
     """Partition on which several partitions agree, by a vote of each node.
 
-    The partition that agrees most with all others (mean adjusted Rand index) names the communities; those of every
-    other one are matched to them so that most nodes agree (one to one), and each node goes where most partitions put it.
-    What has no match casts no vote. Source: voting of Dimitriadou, Weingessel and Hornik 2002. Cost: D a pair of partitions.
+    The partition that agrees most with all others (mean adjusted Rand index) names the communities. Those of every
+    other one are matched to them, one to one, so that most nodes agree; each node then goes where most partitions put
+    it. What has no match casts no vote. Cost: D a pair of partitions.
+    Source: voting of Dimitriadou, Weingessel and Hornik 2002.
     """
     agreement = np.array([[adjusted_rand(a, b) for b in partitions] for a in partitions])
     reference = by_size(partitions[int(np.argmax(agreement.sum(axis=0)))])
