@@ -36,7 +36,7 @@ class TopologySettings:
     draws : of the nulls that keep the graph: labels, moran, shuffled.
     refits : of the nulls that make a new one and divide it: rotated, rewired, permuted, moments.
     null_seeds : Leiden seeds in each refit, the best of them taken.
-    alpha : a null explains a coupling whose p is at or above it.
+    alpha : a null explains a coupling whose p is at or above it; 1 / (1 + draws) must be below it.
     seed : of every random number.
     layers : blocks of a model; empty takes all.
     operator, part : of the Jacobian, as in `jaxdyn.jacobian`; the part is "block", "attention" or "mlp".
@@ -88,6 +88,14 @@ class TopologySettings:
         if not 0 < self.alpha < 1:
             msg = f"alpha: got {self.alpha}; allowed between 0 and 1"
             raise InputError(msg, page=PAGE)
+        for name in ("draws", "refits") if self.nulls else ():
+            count = getattr(self, name)
+            if 1 / (1 + count) >= self.alpha:  # such a null could never be left behind, and would explain everything
+                msg = (
+                    f"{name}: got {count}, whose smallest p is {1 / (1 + count):.3g}; allowed {int(1 / self.alpha)} or "
+                    f"more at alpha = {self.alpha:g}, or a larger alpha"
+                )
+                raise InputError(msg, page=PAGE)
 
 
 def _allowed(argument: str, got: str, allowed: tuple[str, ...]) -> None:

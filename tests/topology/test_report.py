@@ -16,7 +16,7 @@ from tests.topology.planted import jacobian, states
 ABOUT = {
     "model": "invented", "operator": "in-context", "part": "block", "derivative": "exact", "metric": "raw",
     "tokens": "last", "jacobian_tokens": "last", "bos": "yes", "samples_graph": 150, "articles_graph": 150,
-    "samples_jacobian": 40, "articles_jacobian": 40, "seed": 0, "settings": '{"draws": 19, "refits": 9, "alpha": 0.05}',
+    "samples_jacobian": 40, "articles_jacobian": 40, "seed": 0, "settings": '{"draws": 19, "refits": 9, "alpha": 0.2}',
 }  # fmt: skip
 
 
@@ -24,12 +24,12 @@ ABOUT = {
 def folder(tmp_path_factory):
     """Two layers with communities and one whose graph has no edge above the floor."""
     rng = np.random.default_rng(4)
-    settings = TopologySettings(k=10, seeds=2, null_seeds=1, z_draws=2, draws=19, refits=9)
+    settings = TopologySettings(k=10, seeds=2, null_seeds=1, z_draws=2, draws=19, refits=9, alpha=0.2)
     layers = []
     for load in (0.35, 0.6):
         x, _, _ = states(rng, width=40, communities=3, count=150, bridging=0.5, load=load, opposed=True)
         layers.append(layer_topology(x, jacobian(rng.uniform(0.3, 2, 40), rng), settings))
-    bare = TopologySettings(k=10, seeds=2, draws=19, refits=9, floor_quantile=1.0)
+    bare = TopologySettings(k=10, seeds=2, draws=19, refits=9, alpha=0.2, floor_quantile=1.0)
     layers.append(layer_topology(np.random.default_rng(1).standard_normal((2000, 40)), np.eye(40) * 1.5, bare))
     assert layers[2]["edges_kept"] == 0
     joined = (

@@ -18,7 +18,7 @@ from tests.models.tiny import tiny_llama
 from tests.words import TEXTS, WordTokenizer
 
 LIGHT = TopologySettings(
-    k=3, floor="none", seeds=2, null_seeds=1, z_draws=2, nulls=("rotated", "shuffled"), draws=5, refits=3,
+    k=3, floor="none", seeds=2, null_seeds=1, z_draws=2, nulls=("rotated", "shuffled"), draws=5, refits=3, alpha=0.3,
     tokens="last:3", batch=2,
 )  # fmt: skip
 
