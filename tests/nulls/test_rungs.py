@@ -48,30 +48,31 @@ def test_measures_of_products_are_those_of_the_plain_product(rng, complex_part):
 
 
 def test_overlap_of_neighbours_finds_what_was_planted(rng):
-    n, u, v = 40, orthogonal(rng, 40), orthogonal(rng, 40)
+    n, u, v = 24, orthogonal(rng, 24), orthogonal(rng, 24)
     values = np.linspace(3, 0.1, n)
     handed_on = np.stack([u * values @ v.T, v * values @ u.T])[:, None]  # the second reads what the first writes
     turned = np.stack([u * values @ v.T, orthogonal(rng, n) * values @ orthogonal(rng, n).T])[:, None]
     overlap = nulls.measured(jnp.asarray(handed_on), "cross_layer_overlap")
     assert np.isnan(overlap[0, 0])
     assert overlap[1, 0] > 0.95  # the trace is taken out, so not exactly 1
-    assert nulls.measured(jnp.asarray(turned), "cross_layer_overlap")[1, 0] < 0.2
+    assert nulls.measured(jnp.asarray(turned), "cross_layer_overlap")[1, 0] < 0.4
 
 
 def test_n0_of_a_matrix_is_its_closed_form_and_of_a_product_the_ginibre_law(rng):
-    n, layers = 48, 3
-    matrices = jnp.asarray(ginibre(rng, layers, 4, n, n))
+    n, layers = 24, 4
+    matrices = jnp.asarray(ginibre(rng, layers, 8, n, n))
     closed = nulls.n0(matrices, "henrici_normalized", shift=0.0)
     assert closed.exact
     np.testing.assert_allclose(closed.mean, 2**-0.5, rtol=1e-12)
     drawn = nulls.n0(matrices, "product_participation_ratio", shift=0.0, draws=6)
-    error = drawn.draws[:, -1].std() / np.sqrt(24)
-    assert abs(drawn.draws[:, -1].mean() - n / (layers + 1)) < 4 * error + 0.03 * n / (layers + 1)  # finite n: 3 %
+    error = drawn.draws[:, -1].std() / np.sqrt(48)
+    assert abs(drawn.draws[:, -1].mean() - n / (layers + 1)) < 4 * error + 0.05 * n / (layers + 1)  # finite n
+    assert error < 0.05 * n / (layers + 1)
     shifted = nulls.n0(matrices, lambda M: np.trace(M, axis1=-2, axis2=-1) / n, shift=1.0, draws=3)
     assert np.all(np.abs(shifted.mean - 1) < 0.2)
 
 
-def constructed(rng, n=24, samples=30):
+def constructed(rng, n=24, samples=32):
     """Matrices that N1 itself could have drawn: t I + U S V^T."""
     values = np.sort(rng.exponential(size=(samples, n)))[:, ::-1]
     u, v = haar_stack(rng, samples, n=n), haar_stack(rng, samples, n=n)
@@ -85,7 +86,7 @@ def test_what_n1_could_have_drawn_has_no_excess(rng):
     matrices = jnp.asarray(constructed(rng))
     for name in MEASURED:
         null = nulls.n1(matrices, name, draws=6)
-        found = nulls.excess(nulls.measured(matrices, name), null, replicates=np.arange(30), level=0.9973)
+        found = nulls.excess(nulls.measured(matrices, name), null, replicates=np.arange(32), level=0.9973)
         assert found.low < 0 < found.high, name  # 3 standard errors
         assert found.high - found.low < 0.25 * null.mean.mean(), name
 
@@ -127,7 +128,7 @@ def test_n2_keeps_each_layer_and_kills_their_alignment(rng):
 
 
 def test_free_law_holds_for_haar_factors_and_not_for_outliers(rng):
-    n, layers, samples = 48, 4, 12
+    n, layers, samples = 24, 4, 8
     flat = rng.uniform(0.5, 1.5, (layers, samples, n))
     outlier = flat.copy()
     outlier[..., 0] = np.sqrt(np.sum(outlier[..., 1:] ** 2, axis=-1))  # half of the energy in one direction
@@ -135,7 +136,7 @@ def test_free_law_holds_for_haar_factors_and_not_for_outliers(rng):
     law, broken = (nulls.free_law(jnp.asarray((u * s[..., None, :]) @ v)) for s in (flat, outlier))
     assert law.holds.all()
     assert not broken.holds.any()
-    assert abs(law.ratio.mean() - 1) < 4 * law.ratio.std() / np.sqrt(samples) + 0.01
+    assert abs(law.ratio.mean() - 1) < 4 * law.ratio.std() / np.sqrt(samples) + 0.03
     assert broken.ratio.mean() > 1.5
     null = nulls.n2(jnp.asarray((u * outlier[..., None, :]) @ v), "product_participation_ratio", draws=4)
     found = nulls.excess(broken.measured, nulls.Null("N2", null.draws[:, -1]), replicates=np.arange(samples))
