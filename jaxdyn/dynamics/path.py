@@ -6,6 +6,7 @@ samples, goes through the same code and is drawn beside.
 """
 
 import numpy as np
+import scipy.linalg
 import xarray as xr
 
 from .curve import arc_length, curvature, orthogonal_null, straightness
@@ -15,18 +16,19 @@ COMPONENTS = 10
 WALKS = 8
 """Walks of which the shares of variance are averaged, up to this width; one for wider models."""
 
-WIDE = 1024
+WIDE = 512
 
 
 def principal(covariance: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the leading components (D, K), and every component's share of the variance (D,), descending.
+    """Return the leading components (D, K) and their shares of the variance (K,), descending.
 
     The sign of a component is that its largest loading is positive.
     """
-    values, vectors = np.linalg.eigh(covariance)
-    values, vectors = np.maximum(values[::-1], 0.0), vectors[:, ::-1][:, :count]
+    width, total = len(covariance), np.trace(covariance)
+    values, vectors = scipy.linalg.eigh(covariance, subset_by_index=(width - count, width - 1))
+    values, vectors = np.maximum(values[::-1], 0.0), vectors[:, ::-1]
     largest = vectors[np.argmax(np.abs(vectors), axis=0), np.arange(vectors.shape[1])]
-    return vectors * np.where(largest < 0, -1.0, 1.0), values / values.sum()
+    return vectors * np.where(largest < 0, -1.0, 1.0), values / total
 
 
 def isotropic_walk(path: np.ndarray, seed: int | list[int]) -> np.ndarray:
@@ -79,7 +81,7 @@ def _measure(states, row: str, count: int, seed: int) -> dict[str, np.ndarray]:
     for chunk in states.chunks(row):
         spread += (((chunk - path) @ components) ** 2).sum(axis=0)
     walks = WALKS if states.width <= WIDE else 1
-    walk_share = np.zeros(states.width)
+    walk_share = np.zeros(count)
     walk_path = np.zeros_like(spread)
     for number in range(walks):
         walk = isotropic_walk(path, [seed, 7, number])
@@ -92,8 +94,8 @@ def _measure(states, row: str, count: int, seed: int) -> dict[str, np.ndarray]:
         "path": (path - path.mean(axis=0)) @ components,
         "scatter": np.sqrt(spread / states.samples),
         "walk_path": walk_path,
-        "variance_share": share[:count],
-        "walk_variance_share": walk_share[:count],
+        "variance_share": share,
+        "walk_variance_share": walk_share,
         "arc_length": arc_length(path),
         "curvature": curvature(path),
         "walk_curvature": bent,

@@ -124,7 +124,7 @@ def test_the_page_draws_and_answers_in_a_browser(folder, tmp_path) -> None:
     finally:
         driver.quit()
     assert "point 15, point 15: 1" in told[0]
-    last = open_tree(folder / "dynamics.zarr")["path"]["path"].sel(control="trained").values[-1]
+    last = np.asarray(open_tree(folder / "dynamics.zarr")["path"]["path"].sel(control="trained"))[-1]
     assert told[1].startswith("trained; point 15: ")
     said = [float(text.replace("\u2212", "-")) for text in told[1].split(": ")[1].split(", ")]
     np.testing.assert_allclose(said, last[:2], rtol=0.01)

@@ -48,6 +48,16 @@ def test_a_null_of_one_layer_keeps_what_it_says_it_keeps(rng):
     assert np.abs(two.null_mean - two.rate).max() > 1e-2
 
 
+def test_the_random_layers_of_n1_stretch_and_read_unrelated_directions(rng):
+    """Rank-one layers with a shared direction to read would stretch one direction, however many they are."""
+    u, v = np.linalg.qr(rng.normal(size=(N, 2)))[0].T
+    J = np.eye(N) + 50 * np.outer(u, v) * np.ones((LAYERS, CONTEXTS, 1, 1))
+    found = of(J, draws=2)
+    stretched = (found.null_mean[NULLS.index("N1")] > 0.1).sum(axis=-1)
+    assert (stretched > 1).all()
+    assert ((found.rate > 0.1).sum(axis=-1) == 1).all()
+
+
 def test_draws_depend_on_layer_context_and_seed_alone(rng):
     J = rng.normal(size=(LAYERS, CONTEXTS, N, N))
     whole, again, other = of(J, draws=2), of(J, draws=2), of(J, draws=2, seed=1)

@@ -27,7 +27,11 @@ def test_the_principal_plane_is_the_planted_one_and_its_grid_spans_the_data(rng)
     np.testing.assert_allclose(np.cov(c.T)[0, 1], 0.0, atol=1e-10)
     assert c[:, 0].var() > c[:, 1].var()
     grid = plane.grid(7)
-    assert grid.shape == (49, 2)
+    assert len(np.unique(grid, axis=0)) == 49
+    first, second = grid.reshape(7, 7, 2)[..., 0], grid.reshape(7, 7, 2)[..., 1]
+    assert (np.diff(first, axis=1) > 0).all()  # the first axis varies fastest
+    assert (np.diff(second, axis=0) > 0).all()
+    assert (np.diff(second, axis=1) == 0).all()
     np.testing.assert_allclose([grid.min(0), grid.max(0)], [c.min(0), c.max(0)])
     np.testing.assert_allclose(plane.coordinates(plane.lift(grid)), grid, atol=1e-12)
     np.testing.assert_allclose(plane.lift(c), states, atol=1e-4)
