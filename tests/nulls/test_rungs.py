@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from jaxdyn import measures, nulls
+from tests.jacobians.cases import jit_once
 from tests.measures.samples import ginibre, orthogonal, pieces
 
 
@@ -17,8 +18,10 @@ def haar_stack(rng, *lead, n):
 
 def test_named_measures_are_those_of_a_reference_decomposition(rng):
     matrices = np.eye(6) + 0.8 * ginibre(rng, 2, 2, 6, 6)
-    expected = measures.measure_all(**pieces(matrices)._asdict())
+    expected = jit_once(partial(measures.measure_all, kreiss=False))(**pieces(matrices)._asdict())
     for measure in measures.MEASURES:
+        if measure.name == "kreiss_scaled":  # dear, and one more call of what test_pseudospectra.py tests
+            continue
         value = nulls.measured(jnp.asarray(matrices), measure.name)
         np.testing.assert_allclose(value, expected[measure.name], rtol=1e-8, atol=1e-12, err_msg=measure.name)
 
