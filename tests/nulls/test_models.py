@@ -45,14 +45,13 @@ def test_matrices_of_blocks_change_and_keep_what_the_null_keeps(kind):
 
 def test_padding_of_smaller_layers_stays_zero():
     _, model = TINY["gemma4_text"]()
-    for kind in ("rotated", "shuffled"):
-        new = parameters.flatten(nulls.replaced_weights(model, kind=kind).params)
-        for path, leaf in parameters.flatten(model.params).items():
-            if path.startswith("blocks/") and leaf.ndim == 3:
-                for layer in range(len(leaf)):
-                    ranks = [np.linalg.matrix_rank(np.asarray(one[layer])) for one in (leaf, new[path])]
-                    assert ranks[0] == ranks[1] or kind == "shuffled", (path, layer)
-                    assert np.count_nonzero(leaf[layer]) == np.count_nonzero(new[path][layer]), (path, layer)
+    new = parameters.flatten(nulls.replaced_weights(model, kind="shuffled").params)
+    smaller = 0
+    for path, leaf in parameters.flatten(model.params).items():
+        if path.startswith("blocks/") and leaf.ndim == 3:
+            smaller += np.any(np.asarray(leaf) == 0)
+            assert np.array_equal(np.asarray(leaf) == 0, np.asarray(new[path]) == 0), path
+    assert smaller
 
 
 def test_replaced_blocks_see_the_trained_states():
