@@ -45,7 +45,7 @@ class StudySettings:
     init_seeds: int = FEWEST
     displacements: int = 2
     topology_draws: int = 199
-    refits: int = 19
+    refits: int = 39
     max_tokens: int | None = None
     seed: int = 0
 
@@ -59,7 +59,7 @@ class StudySettings:
             msg = f"operator: got {self.operator!r}; allowed one of operators, {', '.join(self.operators)}"
             raise InputError(msg, page=PAGE)
         least = {"draws": 2, "weight_draws": 2, "init_seeds": FEWEST, "displacements": 1}
-        for name, few in {**least, "topology_draws": 19, "refits": 19}.items():
+        for name, few in {**least, "topology_draws": 20, "refits": 20}.items():
             if getattr(self, name) < few:
                 msg = f"{name}: got {getattr(self, name)}; allowed {few} or more"
                 raise InputError(msg, page=PAGE)
