@@ -4,7 +4,7 @@ import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, cast
 
 import typer
 from rich.console import Console
@@ -104,17 +104,7 @@ def dynamics(
     loaded = application.load(model, "float32", None, revision)
     origin = {"command": shlex.join(["jaxdyn", *sys.argv[1:]]), "corpus": (texts or embedded.PROMPTS).name}
     with Progress(enabled=not quiet) as bars:
-        open_stages: dict[str, Any] = {}
-        reached: dict[str, int] = {}
-
-        def advance(stage: str, done: int, total: int) -> None:
-            if stage not in open_stages:
-                open_stages[stage] = bars.stage(stage, total, done=done - 1).__enter__()
-            for _ in range(done - reached.get(stage, done - 1)):
-                open_stages[stage]()
-            reached[stage] = done
-
-        analyse(loaded, prompts, settings, out=out, resume=resume, origin=origin, progress=advance)
+        analyse(loaded, prompts, settings, out=out, resume=resume, origin=origin, progress=bars.reach)
         with bars.stage("report and figures", 1) as advance_report:
             page = _report(out, endings)
             advance_report()

@@ -99,14 +99,7 @@ def _probe(model, revision, stimuli, samples, distance, settings, out, origin, *
     made = make(stimuli, samples, distance=distance)
     loaded = load(model, revision=revision)
     with Progress(enabled=not quiet) as bars:
-        open_stages: dict[str, Any] = {}
-
-        def advance(stage: str, done: int, total: int) -> None:
-            if stage not in open_stages:
-                open_stages[stage] = bars.stage(stage, total, done=done - 1).__enter__()
-            open_stages[stage]()
-
-        return probe(loaded, made, settings, out=out, resume=resume, origin=origin, progress=advance)
+        return probe(loaded, made, settings, out=out, resume=resume, origin=origin, progress=bars.reach)
 
 
 def _train(space, slots, epochs, networks, seed, out, origin):

@@ -107,15 +107,8 @@ def _run(loaded, prompts, settings, out, *, resume, quiet):
     from .study.run import study as run_study
 
     with Progress(enabled=not quiet) as bars:
-        open_stages: dict[str, Any] = {}
-
-        def advance(stage: str, done: int, total: int) -> None:
-            if stage not in open_stages:
-                open_stages[stage] = bars.stage(stage, total, done=done - 1).__enter__()
-            open_stages[stage]()
-
         origin = {"command": shlex.join(["jaxdyn", *sys.argv[1:]])}
-        return run_study(loaded, prompts, settings, out=out, resume=resume, origin=origin, progress=advance)
+        return run_study(loaded, prompts, settings, out=out, resume=resume, origin=origin, progress=bars.reach)
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -22,7 +22,8 @@ from jaxdyn.errors import InputError
 from jaxdyn.jacobians import check_layer, jacobian
 from jaxdyn.models import decoder
 from jaxdyn.models.model import Model
-from jaxdyn.store import Schema, StoreError, Variable, open_tree, start
+from jaxdyn.store import StoreError
+from jaxdyn.store.dataset import read_dataset, write_dataset
 
 from .dataset import join_layers
 from .layer import layer_topology
@@ -116,23 +117,14 @@ def write_topology(found: xr.Dataset, out: str | Path, *, origin: Mapping[str, s
     ------
     StoreError : a store is there already, or the disk refuses.
     """
-    layers = found.sizes["layer"]
-    schema = Schema(
-        sizes={"sample": layers},
-        units={"sample": layers},
-        variables=(Variable("studied_layer", ("sample",), "int64", {"long_name": "block number"}),),
-        attrs={name: found.attrs[name] for name in ("model", "seed") if name in found.attrs},
-    )
     fixed = {"kind": GROUP, "settings": json.loads(found.attrs.get("settings", "{}")), **provenance.bits()}
-    store = start(Path(out) / STORE, schema, fixed, provenance=provenance.provenance(**(origin or {})))
-    store.write_unit(0, {"studied_layer": found["layer"].values.astype(np.int64)})
-    store.finish({GROUP: found})
-    return store.path
+    told = provenance.provenance(**(origin or {}))
+    return write_dataset(Path(out) / STORE, GROUP, found, fixed, provenance=told)
 
 
 def read_topology(out: str | Path) -> xr.Dataset:
     """Read the group `topology` of `out/topology.zarr`."""
-    return open_tree(Path(out) / STORE)[GROUP].to_dataset().load()
+    return read_dataset(Path(out) / STORE, GROUP)
 
 
 def split(count: int, articles: ArrayLike | None) -> tuple[np.ndarray, np.ndarray]:
