@@ -160,18 +160,16 @@ def analyze(
     seeds = (FEWEST if init_seeds is None else init_seeds) if compare_init else 0
     if seeds:
         check_init(out, settings, seeds, resume=resume)
+    from .pipeline.progress import Progress
     from .report.painter import Painter
 
-    painter = Painter()
-    loaded = application.load(model, dtype, weights_dtype, revision)
-
-    from .pipeline.progress import Progress
-    from .pipeline.run import run
-
-    # What draws the report is imported while LAPACK measures.
-    threading.Thread(target=importlib.import_module, args=("jaxdyn.report.page",), daemon=True).start()
     origin = {"command": shlex.join(["jaxdyn", *sys.argv[1:]]), "corpus": texts.name if texts else "--text"}
-    with painter, Progress(enabled=not quiet) as progress:
+    with Painter() as painter, Progress(enabled=not quiet) as progress:
+        loaded = application.load(model, dtype, weights_dtype, revision)
+        from .pipeline.run import run
+
+        # What draws the report is imported while LAPACK measures.
+        threading.Thread(target=importlib.import_module, args=("jaxdyn.report.page",), daemon=True).start()
         where: dict[str, Any] = {"out": out, "resume": resume, "progress": progress, "origin": origin}
         outcome, initial = run(loaded, prompts, settings, **where), None
         if seeds:

@@ -44,8 +44,11 @@ class Painter:
             return
         if kind is not None:
             self._process.kill()
-        with suppress(OSError):  # it may be gone
-            self._process.communicate()
+        for pipe in (self._process.stdin, self._process.stdout):
+            with suppress(OSError):  # it may be gone
+                assert pipe is not None
+                pipe.close()
+        self._process.wait()
 
     def draw(self, stores: Sequence[Path | None], folder: Path, formats: Sequence[str], names: Sequence[str]) -> bool:
         """Ask for figures by file name; return whether it was asked: not without a process or for a store in memory."""
