@@ -18,6 +18,8 @@ def show_tracebacks(on: bool) -> None:
 def load(model: str | None, dtype: str, weights_dtype: str | None, revision: str | None):
     """Set jax up for the dtypes and load the model; None is the one that comes with jaxdyn."""
     configure(dtype, weights_dtype)
+    # transformers, imported for tokenizers, would say that it finds no PyTorch; nobody here misses it.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     from . import models
 
     loaded = models.load(model, dtype=weights_dtype or dtype, revision=revision)
