@@ -132,7 +132,8 @@ def _layer(model, activations, settings, layer, natural, radii) -> np.ndarray:
     x = activations.inputs[layer]
     output = activations.inputs[layer + 1] if layer + 1 < arch.layers else activations.final
     size = np.linalg.norm(np.asarray(x), axis=-1)[:, None, None] * radii
-    unit = natural / np.linalg.norm(natural, axis=-1, keepdims=True)
+    length = np.linalg.norm(natural, axis=-1, keepdims=True)
+    unit = np.divide(natural, length, out=np.full_like(natural, np.nan), where=length > 0)
     present = np.isfinite(unit).all(axis=-1)
     delta = jnp.asarray(np.where(present[..., None], unit, 0)[:, :, None] * size[..., None], x.dtype)
     matrices = operator_matrices(jacobian(model, activations, layer=layer, operator=settings.operator), settings)
