@@ -4,19 +4,18 @@ To add a figure: a function from `Dynamics` to a `Chart`, or None where its grou
 """
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import xarray as xr
 
 from jaxdyn.errors import InputError
-from jaxdyn.store import StoreError, open_tree
+from jaxdyn.store import open_tree
 
 from . import captions, dynamics_planes, dynamics_profiles, dynamics_rotation, teleport
-from .chart import Chart, as_plain
+from .alone import write_alone
+from .chart import Chart
 
 STORE = "dynamics.zarr"
 
@@ -114,8 +113,6 @@ def write_dynamics(folder: str | Path, *, formats: Sequence[str] = ("png", "svg"
     ------
     InputError : nothing finished to show. StoreError : the folder cannot be written.
     """
-    from .figures import draw_all, save_figure  # they import this module
-    from .page import assemble
     from .semanticity import semanticity_charts
 
     folder = Path(folder)
@@ -123,34 +120,17 @@ def write_dynamics(folder: str | Path, *, formats: Sequence[str] = ("png", "svg"
     if one is None:
         msg = f"folder: {folder} holds no finished {STORE}; run `jaxdyn dynamics --out {folder}` first"
         raise InputError(msg)
-    drawn = [*dynamics_charts([folder]), *semanticity_charts([folder])]
-    written = []
-    try:
-        for name, figure in draw_all(drawn).items():
-            written += save_figure(figure, [folder / f"{name}.{ending}" for ending in formats])
-        page, names = folder / "report.html", {path.name for path in written}
-        told = json.loads(str(one.root.attrs.get("provenance", "{}")))
-        data: dict[str, Any] = {
-            "stores": [one.label],
-            "commands": [str(told.get("command") or "# written from Python by jaxdyn.dynamics.analyse")],
-            "lead": "",
-            "summary": None,
-            "charts": [as_plain(chart) for chart in drawn],
-            "files": {
-                c.name: [[end.upper(), f"{c.name}.{end}"] for end in formats if f"{c.name}.{end}" in names]
-                for c in drawn
-            },
-        }
-        said = one.root.attrs
-        line = f"{said.get('model')} · {told.get('corpus', 'texts')} · {said.get('samples')} texts, last token"
-        footer = ["Numbers carry 9 significant digits. Analyses after Fernando and Guitchounts (arXiv 2502.12131)."]
-        update = folder / ".report.html.partial"
-        update.write_text(assemble("Dynamics along depth", [line], [], footer, data), encoding="utf-8")
-        os.replace(update, page)
-    except OSError as error:
-        msg = f"out: cannot write the report in {folder}: {error.strerror or error}; choose another folder with --out"
-        raise StoreError(msg) from error
-    return [page, *written]
+    said, told = one.root.attrs, json.loads(str(one.root.attrs.get("provenance", "{}")))
+    return write_alone(
+        folder,
+        [*dynamics_charts([folder]), *semanticity_charts([folder])],
+        formats,
+        heading="Dynamics along depth",
+        lines=[f"{said.get('model')} · {told.get('corpus', 'texts')} · {said.get('samples')} texts, last token"],
+        footer="Numbers carry 9 significant digits. Analyses after Fernando and Guitchounts (arXiv 2502.12131).",
+        stores=[one.label],
+        commands=[str(told.get("command") or "# written from Python by jaxdyn.dynamics.analyse")],
+    )
 
 
 def _named(chart: Chart, label: str, number: int) -> Chart:

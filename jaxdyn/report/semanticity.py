@@ -4,19 +4,18 @@ Reads `semanticity.zarr` and `semanticity-toy.zarr` beside a run; both are writt
 """
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from jaxdyn.errors import InputError
-from jaxdyn.store import StoreError, open_tree
+from jaxdyn.store import open_tree
 
 from . import captions
-from .chart import Chart, Panel, Series, as_plain
+from .alone import write_alone
+from .chart import Chart, Panel, Series
 
 STORE, TOY, GROUP = "semanticity.zarr", "semanticity-toy.zarr", "semanticity"
 MARKS = {"trained": ("measured", "layers, trained"), "random": ("N5", "layers, random initialisation"),
@@ -55,41 +54,21 @@ def write_semanticity(folder: str | Path, *, formats: Sequence[str] = ("png", "s
     ------
     InputError : nothing finished to show. StoreError : the folder cannot be written.
     """
-    from .figures import DPI, draw_all  # they import this module
-    from .page import assemble
-
     folder = Path(folder)
     drawn = semanticity_charts([folder])
     if not drawn:
         msg = f"folder: {folder} holds no finished {STORE} or {TOY}; run `jaxdyn semanticity --out {folder}` first"
         raise InputError(msg)
-    written = []
-    try:
-        for name, figure in draw_all(drawn).items():
-            for ending in formats:
-                written.append(folder / f"{name}.{ending}")
-                figure.savefig(written[-1], dpi=DPI, metadata={"Date": None} if ending == "svg" else None)
-        page, names = folder / "report.html", {path.name for path in written}
-        data: dict[str, Any] = {
-            "stores": [folder.resolve().name],
-            "commands": _commands(folder),
-            "lead": "",
-            "summary": None,
-            "charts": [as_plain(chart) for chart in drawn],
-            "files": {
-                c.name: [[end.upper(), f"{c.name}.{end}"] for end in formats if f"{c.name}.{end}" in names]
-                for c in drawn
-            },
-        }
-        footer = ["Numbers carry 9 significant digits. Laws of Nurisso, Fernando, Deshpande et al. (arXiv 2506.14797)."]
-        update = folder / ".report.html.partial"
-        heading = "Generalisation and identification"
-        update.write_text(assemble(heading, _lines(folder), [], footer, data), encoding="utf-8")
-        os.replace(update, page)
-    except OSError as error:
-        msg = f"out: cannot write the report in {folder}: {error.strerror or error}; choose another folder with --out"
-        raise StoreError(msg) from error
-    return [page, *written]
+    return write_alone(
+        folder,
+        drawn,
+        formats,
+        heading="Generalisation and identification",
+        lines=_lines(folder),
+        footer="Numbers carry 9 significant digits. Laws of Nurisso, Fernando, Deshpande et al. (arXiv 2506.14797).",
+        stores=[folder.resolve().name],
+        commands=_commands(folder),
+    )
 
 
 def _plane(probes, toys) -> Chart:

@@ -8,6 +8,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -194,7 +195,7 @@ class _Work:
     def _surrogates(self) -> xr.Dataset:
         blocks = self._blocks(self._settings.operator)
         settings = SurrogateSettings(draws=min(self._settings.draws, 4), seed=self._settings.seed)
-        found = surrogate_study(blocks, settings, progress=lambda done, total: self._tick("surrogates", done, total))
+        found = surrogate_study(blocks, settings, progress=partial(self._tick, "surrogates"))
         orders = order_study(blocks).rename({"effective_rank": "order_effective_rank", "alpha": "order_alpha"})
         return found.merge(orders, combine_attrs="override")
 
@@ -202,8 +203,7 @@ class _Work:
         settings = FunctionalSettings(
             operator=self._settings.operator, count=self._settings.displacements, seed=self._settings.seed
         )
-        told = lambda done, total: self._tick("functional test", done, total)  # noqa: E731
-        return functional_test(self._model, self._acts, settings, progress=told)
+        return functional_test(self._model, self._acts, settings, progress=partial(self._tick, "functional test"))
 
     def _topology(self) -> xr.Dataset:
         settings = TopologySettings(

@@ -2,8 +2,8 @@
 
 A rung explains a number whose excess over it lies within the claim's margin, interval and all (`nulls.explain`). The
 verdict is the first rung that does, "above every null" where none does and all are passed, "convention-dependent" where
-another metric or the update in place of the block gives the other of these two, "undecided" else. For a claim about
-depth a trend that N7 does not tell from a walk is not above every null either: it is undecided.
+another metric, the update in place of the block or the average taken first gives the other of these two, "undecided"
+else. For a claim about depth a trend that N7 does not tell from a walk is not above every null either: it is undecided.
 """
 
 from typing import Any

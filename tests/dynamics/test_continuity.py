@@ -32,7 +32,7 @@ def white(rng: np.random.Generator, samples: int, width: int) -> np.ndarray:
 def test_correlations_are_pearsons(rng: np.random.Generator) -> None:
     a = cloud(rng)
     found = pair_correlation(pairs(a), len(a))
-    expected = [[np.corrcoef(a[:, l, u], a[:, l + 1, u])[0, 1] for u in range(6)] for l in range(4)]  # noqa: E741
+    expected = [[np.corrcoef(a[:, p, u], a[:, p + 1, u])[0, 1] for u in range(6)] for p in range(4)]
     np.testing.assert_allclose(found, expected, atol=1e-13)
     matrix = correlation_matrix(chunks(a), len(a))
     expected = np.mean([np.corrcoef(a[:, :, u].T) for u in range(6)], axis=0)

@@ -77,7 +77,10 @@ def test_divergences_are_those_of_the_definition_and_keep_small_ones(rng):
     model, acts = model_and_states()
     p = acts.final[:3]
     q = p[:, None] + jnp.asarray([1.0, 0.03, 1e-5])[:, None] * rng.standard_normal((3, 3, 16))
-    of = lambda x: softmax(np.asarray(decoder.unembed(model.architecture, model.params, x)), axis=-1)  # noqa: E731
+
+    def of(x):
+        return softmax(np.asarray(decoder.unembed(model.architecture, model.params, x)), axis=-1)
+
     expected = rel_entr(of(p)[:, None], of(q)).sum(axis=-1)
     np.testing.assert_allclose(functional.divergences(model, p, q), expected, rtol=1e-5, atol=1e-17)
     single = model.astype("float32")

@@ -18,7 +18,10 @@ NAMES = ["actual", "schur 0", "normal"]
 @pytest.fixture
 def study(rng):
     shape = (3, 2, 6)
-    of = lambda scale: (("surrogate", "site", "sample"), scale * rng.uniform(1, 2, shape))  # noqa: E731
+
+    def of(scale):
+        return ("surrogate", "site", "sample"), scale * rng.uniform(1, 2, shape)
+
     table = xr.Dataset(
         {name: of(scale) for name, scale in (("effective_rank", 9), ("rotated_effective_rank", 8), ("outlier", 0.2))}
         | {name: of(0.3) for name in ("effect_single", "effect_alignment")},

@@ -72,6 +72,17 @@ def test_a_study_goes_on_where_it_stopped_and_another_is_refused(done, small, te
     assert float(own["number"]) == pytest.approx(float(first["number"].sel(claim="depth gradient")), abs=1e-9)
 
 
+def test_operator_and_seed_change_what_they_are_for(small, texts, tmp_path):
+    quick = {"stages": ("ladder",), "rungs": ("N1",), "draws": 2, "max_tokens": 24}
+    found = {}
+    for name, more in (("plain", {}), ("seed", {"seed": 1}), ("operator", {"operator": "isolated"})):
+        settings = StudySettings(**quick, operators=("in-context", "isolated"), **more)
+        found[name] = study(small, texts, settings, out=tmp_path / name).sel(claim="depth gradient")
+    assert float(found["seed"]["number"]) == float(found["plain"]["number"])
+    assert float(found["seed"]["null"]) != float(found["plain"]["null"])
+    assert abs(float(found["operator"]["number"] - found["plain"]["number"])) > 1e-3
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [({"stages": ("ladders",)}, "stages"), ({"init_seeds": 2}, "init_seeds"), ({"operator": "ov"}, "operator")],
