@@ -178,7 +178,8 @@ def test_a_layer_where_the_samples_span_no_plane_is_left_out_unless_it_was_named
 
 
 def test_one_program_serves_all_layers_controls_and_radii():
-    found()
-    before = teleport_module.follow._cache_size()
+    teleport(samples(), replace(SETTINGS, layers=(0,), controls=()))
+    before = teleport_module.follow._cache_size()  # now, not of an earlier test: programs are let go of between tests
+    assert before > 0
     teleport(samples(), replace(SETTINGS, layers=(1,), radii=(0.2, 0.5)))
     assert teleport_module.follow._cache_size() == before
