@@ -1,0 +1,264 @@
+"""Schur form by spectral divide and conquer: products, LU and QR factorisations of large blocks, few dependent steps.
+
+Blocks of the diagonal are split (split.py) until they are small, largest first, and the small ones are finished by
+shifted QR (xla.py) all at once. Neither XLA nor a batch can recurse, so the recursion is a list of blocks: `begins`
+marks their first rows, over the rows of all matrices of the batch, and each level has a width, WIDTHS below, into which
+its blocks are padded. A level takes as many blocks at once as fit, from whatever matrices, until none is wider than
+the next level; a block that is not split goes round again with another line or circle.
+
+The blocks are kept packed: row i of a block, from its own first column on, in row `first + i` of an array as wide as the
+level, so that a block is a run of rows to gather and scatter. What is above the blocks is not kept: Q is (as Q^T, for
+the same reason), and T = Q^H A Q is computed at the end. Hence nothing adds up on the way but the rounding of Q.
+
+Rules for what will not split. A block that is triangular to rounding is done (clusters of a normal kind, the identity,
+zero). A block that was tried TRIES times (defective clusters: no gap to find) is left, and finished by shifted QR of
+the whole matrix with zeros around it, as is the whole matrix where the sum of the parts that were dropped is not small.
+Those matrices are taken one by one inside the program, and say so (`robust`).
+"""
+
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Bool, Float, Inexact, Int
+
+from ..batching import over_flat_batch
+from ..scaling import adjoint, frobenius_norm, matmul
+from . import xla
+from .split import NOISE, split
+
+BASE = 64
+"""Blocks of at most this order are finished by shifted QR, all at once."""
+
+SHRINK = 0.55
+"""Width of a level over that of the one before: a little more than one half, for splits that are not even."""
+
+TRIES = 6
+"""Lines and circles for one block."""
+
+DROPPED = 30.0
+"""Largest lower left block that a split may drop, in n^(1/2) eps norm(A)."""
+
+
+def widths(n: int) -> tuple[int, ...]:
+    """Widths of the levels for matrices of order n, the last one that of the blocks that are finished by QR."""
+    found = [n]
+    while found[-1] > BASE:
+        found.append(max(BASE, -(-int(found[-1] * SHRINK) // 32) * 32))
+    return tuple(found)
+
+
+class Depth(NamedTuple):
+    """What a batch took, and what of it was left to shifted QR."""
+
+    splits: Int[Array, ""]
+    """Splits, one after another; each is of as many blocks as a level takes at once."""
+    newton: Int[Array, ""]
+    """Newton steps of all of them, one after another."""
+    left: Int[Array, " B"]
+    """Rows of each matrix that the robust method finished."""
+
+
+def schur(A: Inexact[Array, "*batch n n"], *, vectors: bool = True):
+    """T, Q and which matrices needed the robust method; finite matrices of order one. Q may be left without rows."""
+    T, Q, count = over_flat_batch(_flat, A)
+    return T, Q if vectors else Q[..., :0, :], count > 0
+
+
+def depth(A: Inexact[Array, "B n n"]) -> Depth:
+    """Count what the Schur forms of this batch take."""
+    state = _divided(A)
+    return Depth(state.splits, state.newton, jnp.sum(_left(state, *A.shape[:2]), axis=1))
+
+
+class _State(NamedTuple):
+    packed: Inexact[Array, "R N"]
+    """Blocks, R = B n rows over the whole batch."""
+    Qt: Inexact[Array, "R n"]
+    """Q^H of every matrix."""
+    begins: Bool[Array, " R"]
+    tries: Int[Array, " R"]
+    """For every row the number of times that its block was tried."""
+    splits: Int[Array, ""]
+    newton: Int[Array, ""]
+
+
+def _flat(A: Inexact[Array, "B n n"]):
+    batch, n = A.shape[:2]
+    if n <= BASE or batch == 0:
+        T, Q = xla.schur(A)
+        return T, Q, jnp.zeros(batch, jnp.int32)
+    state = _divided(A)
+    Q = adjoint(state.Qt.reshape(batch, n, n))
+    left, begins = _left(state, batch, n), state.begins.reshape(batch, n)
+    T = matmul(adjoint(Q), matmul(A, Q))
+    first, _ = jax.vmap(_ends)(begins)
+    below = jnp.arange(n) < first[:, :, None]
+    dropped = frobenius_norm(jnp.where(below, T, 0))
+    whole = ~(dropped <= DROPPED * n**0.5 * jnp.finfo(A.dtype).eps * frobenius_norm(A))
+    eye = jnp.eye(n, dtype=A.dtype)
+    pick = whole[:, None, None]
+    T, Q = jnp.where(pick, A, jnp.where(below, 0, T)), jnp.where(pick, eye, Q)
+    begins = jnp.where(whole[:, None], jnp.arange(n) == 0, begins)
+    left = left | whole[:, None]
+    T, Q, done = _finish_small(T, Q, begins, left)
+    T, Q = _finish_large(T, Q, left)
+    bad = ~done[:, None, None]
+    return jnp.where(bad, jnp.nan, T), jnp.where(bad, jnp.nan, Q), jnp.sum(left, axis=1, dtype=jnp.int32)
+
+
+def _divided(A: Inexact[Array, "B n n"]) -> _State:
+    """Split every block until it is small or has to be left."""
+    batch, n = A.shape[:2]
+    rows = batch * n
+    norm = frobenius_norm(A)
+    eye = jnp.eye(n, dtype=A.dtype)
+    state = _State(
+        packed=A.reshape(rows, n),
+        Qt=jnp.broadcast_to(eye, A.shape).reshape(rows, n),
+        begins=jnp.arange(rows) % n == 0,
+        tries=jnp.zeros(rows, jnp.int32),
+        splits=jnp.int32(0),
+        newton=jnp.int32(0),
+    )
+    levels = widths(n)
+    for width, following in zip(levels[:-1], levels[1:], strict=True):
+        state = _level(state, norm, n, width, following)
+        state = state._replace(packed=state.packed[:, :following])
+    return state
+
+
+def _level(state: _State, norm: Float[Array, " B"], n: int, width: int, following: int) -> _State:
+    """Split blocks until each is at most as wide as the following level, or was tried often enough."""
+    rows = len(state.begins)
+    slots = max(1, rows // width)
+    eps = jnp.finfo(state.packed.dtype).eps
+
+    def wide(state):
+        first, last = _ends(state.begins)
+        size = last - first + 1
+        return state.begins & (size > following) & (size <= width) & (state.tries < TRIES), size
+
+    def unfinished(state):
+        return jnp.any(wide(state)[0])
+
+    def one_round(state):
+        chosen, size = wide(state)
+        (start,) = jnp.nonzero(chosen, size=slots, fill_value=rows)
+        size = jnp.where(start < rows, size[jnp.minimum(start, rows - 1)], 0)
+        inside = jnp.arange(width) < size[:, None]
+        index = jnp.where(inside, start[:, None] + jnp.arange(width), rows)
+        D = state.packed.at[index].get(mode="fill", fill_value=0)
+        D = jnp.where(inside[:, None, :], D, 0)
+        tries = state.tries.at[start].get(mode="fill", fill_value=0)
+        unit = eps * norm[jnp.minimum(start // n, len(norm) - 1)]
+        # The draws of a block do not depend on what else is in the batch.
+        place = (start % n) * TRIES + tries
+        keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(width)))(place)
+        found = split(D, size, tries, DROPPED * n**0.5 / 4 * unit, NOISE * unit, keys)
+        row, rank = jnp.arange(width), found.rank[:, None]
+        # Triangular already, to rounding: every row is a block of its own.
+        lower = jnp.tril(D, -1)
+        done = jnp.sqrt(jnp.sum(jnp.square(lower.real) + jnp.square(lower.imag), axis=(1, 2))) <= unit
+        moved = jax.vmap(lambda X, by: lax.dynamic_slice(jnp.concatenate([X, X], axis=1), (jnp.zeros_like(by), by), X.shape))
+        blocks = jnp.where((row < rank)[:, :, None], found.D, moved(found.D, found.rank))
+        took = found.accepted & ~done
+        to = jnp.where(took[:, None], index, rows)
+        new = jnp.where(took[:, None, None], matmul(adjoint(found.Q), state.Qt.at[index].get(mode="fill", fill_value=0)), 0)
+        begins = state.begins.at[jnp.where(took, start + found.rank, rows)].set(True, mode="drop")
+        begins = begins.at[jnp.where(done[:, None], index, rows)].set(True, mode="drop")
+        count = jnp.where(took, 0, tries + 1)[:, None]
+        return _State(
+            packed=state.packed.at[to].set(blocks, mode="drop"),
+            Qt=state.Qt.at[to].set(new, mode="drop"),
+            begins=begins,
+            tries=state.tries.at[index].set(jnp.broadcast_to(count, index.shape), mode="drop"),
+            splits=state.splits + 1,
+            newton=state.newton + found.steps,
+        )
+
+    return lax.while_loop(unfinished, one_round, state)
+
+
+def _ends(begins: Bool[Array, " R"]) -> tuple[Int[Array, " R"], Int[Array, " R"]]:
+    """First and last row of the block of every row."""
+    rows = len(begins)
+    at = jnp.arange(rows, dtype=jnp.int32)
+    first = lax.cummax(jnp.where(begins, at, 0))
+    last = lax.cummin(jnp.where(jnp.append(begins[1:], True), at, rows), reverse=True)
+    return first, last
+
+
+def _left(state: _State, batch: int, n: int) -> Bool[Array, "B n"]:
+    """Rows of blocks that would not split."""
+    first, last = _ends(state.begins)
+    return (last - first + 1 > BASE).reshape(batch, n)
+
+
+def _finish_small(T: Inexact[Array, "B n n"], Q: Inexact[Array, "B n n"], begins: Bool[Array, "B n"], left: Bool[Array, "B n"]):
+    """Shifted QR of windows of neighbouring small blocks, all windows of all matrices in step."""
+    batch, n = T.shape[:2]
+    count = 2 * -(-n // BASE) + 1
+    start, stop = jax.vmap(partial(_windows, count=count))(begins, left)
+    base = jnp.arange(batch)[:, None] * n
+    index = start[..., None] + jnp.arange(BASE)
+    inside = index < stop[..., None]
+    rows = jnp.where(inside, base[..., None] + index, batch * n).reshape(-1, BASE)
+    inside = inside.reshape(-1, BASE)
+
+    def turned(X, U):
+        """U^H times the rows of every window."""
+        flat = X.reshape(batch * n, n)
+        return flat.at[rows].set(matmul(adjoint(U), flat.at[rows].get(mode="fill", fill_value=0)), mode="drop").reshape(X.shape)
+
+    slabs = T.reshape(batch * n, n).at[rows].get(mode="fill", fill_value=0)
+    cut = jax.vmap(lambda slab, at: lax.dynamic_slice(slab, (jnp.zeros_like(at), at), (BASE, BASE)))
+    blocks = cut(jnp.pad(slabs, ((0, 0), (0, 0), (0, BASE))), start.reshape(-1))
+    blocks = jnp.where(inside[:, None, :], blocks, 0)
+    form, U = xla.schur(blocks)
+    done = jnp.all(jnp.isfinite(form).reshape(batch, -1), axis=1)
+    T = adjoint(turned(adjoint(turned(T, U)), U))
+    # The forms of the windows, with their exact zeros.
+    flat = T.reshape(batch * n, n)
+    place = jnp.where(inside[:, None, :], index.reshape(-1, 1, BASE), n)
+    T = flat.at[rows[:, :, None], place].set(form, mode="drop").reshape(T.shape)
+    return T, adjoint(turned(adjoint(Q), U)), done
+
+
+def _windows(begins: Bool[Array, " n"], left: Bool[Array, " n"], count: int) -> tuple[Int[Array, " w"], Int[Array, " w"]]:
+    """Starts and ends of windows of whole blocks, at most BASE rows each; empty ones over blocks that are left."""
+    n = len(begins)
+    _, last = _ends(begins)
+    bounds = jnp.append(begins, True)
+    at = jnp.arange(n + 1, dtype=jnp.int32)
+    # Rows that are left, before every row: a window holds none.
+    before = jnp.append(jnp.int32(0), jnp.cumsum(left, dtype=jnp.int32))
+
+    def following(start, _):
+        here = jnp.minimum(start, n - 1)
+        skip = left[here] & (start < n)
+        fits = bounds & (at <= start + BASE) & (before == before[start])
+        stop = jnp.where(skip, last[here] + 1, jnp.max(jnp.where(fits, at, start)))
+        return stop, (start, jnp.where(skip, start, stop))
+
+    _, (start, stop) = lax.scan(following, jnp.int32(0), None, length=count)
+    return start, stop
+
+
+def _finish_large(T: Inexact[Array, "B n n"], Q: Inexact[Array, "B n n"], left: Bool[Array, "B n"]):
+    """Shifted QR of the rows that are left, zeros around them; one matrix after another, none where none is left."""
+
+    def one(both):
+        T, Q, left = both
+
+        def robust():
+            inside = left[:, None] & left[None, :]
+            form, U = xla.schur(jnp.where(inside, T, 0)[None])
+            moved = matmul(adjoint(U[0]), matmul(T, U[0]))
+            return jnp.where(inside, form[0], moved), matmul(Q, U[0])
+
+        return lax.cond(jnp.any(left), robust, lambda: (T, Q))
+
+    return lax.map(one, (T, Q, left))
