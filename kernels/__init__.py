@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .eig.from_schur import eigenvalues_from_schur, eigenvectors_from_schur
     from .hessenberg.api import HessenbergResult, hessenberg
     from .refine.api import RefineResult, refine
+    from .reorder.api import ReorderResult, reorder
     from .resolvent.api import resolvent_norm
     from .schur.api import SchurResult, schur
     from .status import Status
@@ -26,6 +27,7 @@ __all__ = [
     "EigResult",
     "HessenbergResult",
     "RefineResult",
+    "ReorderResult",
     "SchurResult",
     "Status",
     "cores",
@@ -38,6 +40,7 @@ __all__ = [
     "implementations",
     "orthogonality",
     "refine",
+    "reorder",
     "resolvent_norm",
     "schur",
     "schur_residual",
@@ -49,6 +52,7 @@ _WHERE = {
     "EigResult": "eig.api",
     "HessenbergResult": "hessenberg.api",
     "RefineResult": "refine.api",
+    "ReorderResult": "reorder.api",
     "SchurResult": "schur.api",
     "Status": "status",
     "cores": "threads",
@@ -61,6 +65,7 @@ _WHERE = {
     "implementations": "dispatch",
     "orthogonality": "certificate",
     "refine": "refine.api",
+    "reorder": "reorder.api",
     "resolvent_norm": "resolvent.api",
     "schur": "schur.api",
     "schur_residual": "certificate",

@@ -68,6 +68,13 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
             method="Householder Hessenberg reduction, shifted QR with a bulge in every active block, batch in step",
             elsewhere="",
         ),
+        Implementation(
+            name="divide",
+            module=".schur.divide",
+            platforms=PLATFORMS,
+            method="spectral divide and conquer (matrix sign, randomised QR), small blocks by shifted QR",
+            elsewhere="",
+        ),
     ),
     "hessenberg": (
         Implementation(

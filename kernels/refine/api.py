@@ -17,6 +17,7 @@ from ..schur.api import certified_schur
 from ..schur.standard import standardize
 from ..status import Status
 from .arithmetic import DoubleSingle, Pair, Wide
+from .newton import block_triangular
 from .newton import refine as newton
 
 RESIDUALS = ("working", "float64", "double-single")
@@ -205,7 +206,7 @@ def _wide(A: Array, Q: Array, T: Array, usable: Array, residual: Residual, steps
     double = jnp.complex128 if jnp.iscomplexobj(A) else jnp.float64
     arithmetic = Wide(A.dtype, double if residual == "float64" else A.dtype)
     state, paired = newton(A, Q, T, arithmetic, steps)
-    Q, T = state.Q, _block_triangular(state.F, paired)
+    Q, T = state.Q, block_triangular(state.F, paired)
     if not jnp.iscomplexobj(A):
         T, Q = standardize(T, Q)
     precise = arithmetic.lift(A)
@@ -230,7 +231,7 @@ def _double_single(A: Array, Q: Array, T: Array, steps: int):
     n = A.shape[-1]
     state, paired = newton(A, Q, T, arithmetic, steps)
     vectors: Pair = state.Q
-    form: Pair = jax.tree.map(lambda part: _block_triangular(part, paired), state.F)
+    form: Pair = jax.tree.map(lambda part: block_triangular(part, paired), state.F)
     if not jnp.iscomplexobj(A):
         form = _equal_diagonals(form, paired)
     precise, product = arithmetic.lift(A), arithmetic.product
@@ -240,12 +241,6 @@ def _double_single(A: Array, Q: Array, T: Array, steps: int):
     unit, norm = max(n, 1) * arithmetic.eps, frobenius_norm(A)
     evidence = jnp.where(norm > 0, frobenius_norm(difference) / (unit * norm), 0), frobenius_norm(departure) / unit
     return _Form(form.hi, vectors.hi, form.lo, vectors.lo), evidence, state.steps
-
-
-def _block_triangular(F: Any, paired: Bool[Array, "B m"]) -> Any:
-    """Upper triangle and the entries of 2 x 2 blocks."""
-    i = jnp.arange(paired.shape[-1])
-    return jnp.triu(F).at[:, i + 1, i].set(jnp.where(paired, F[:, i + 1, i], 0))
 
 
 def _equal_diagonals(T: Pair, paired: Bool[Array, "B m"]) -> Pair:

@@ -83,6 +83,12 @@ def refine(
     return state, paired
 
 
+def block_triangular(F: Any, paired: Bool[Array, "B m"]) -> Any:
+    """Upper triangle and the entries of 2 x 2 blocks."""
+    i = jnp.arange(paired.shape[-1])
+    return jnp.triu(F).at[:, i + 1, i].set(jnp.where(paired, F[:, i + 1, i], 0))
+
+
 def _step(state: State, paired: Bool[Array, "B m"], arithmetic: Arithmetic) -> Any:
     """New Q: blocks standard and E zero, both to first order."""
     F = arithmetic.rounded(state.F)

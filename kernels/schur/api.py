@@ -6,7 +6,7 @@ from typing import no_type_check
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Inexact, Int
+from jaxtyping import Array, Bool, Float, Inexact, Int
 
 from ..certificate import invariant_residual, orthogonality, schur_residual
 from ..dispatch import choose, platform_of, run, square_matrices
@@ -33,6 +33,9 @@ class SchurResult:
         lost, see `certificate.invariant_residual`.
     orthogonality : real [...]
         norm(Q^H Q - I)_F / (n eps), see `certificate.orthogonality`; NaN without vectors.
+    robust : bool [...]
+        Whether a fast method could not certify its own work and the matrix, or a part of it, went through the robust
+        method ("xla") in the same program; False for "lapack" and "xla" themselves.
     status : int32 [...]
         A `Status` per matrix; where it is not OK every number of that matrix is NaN.
     implementation : str
@@ -43,6 +46,7 @@ class SchurResult:
     Q: Inexact[Array, "*batch m n"]
     residual: Float[Array, "*batch"]
     orthogonality: Float[Array, "*batch"]
+    robust: Bool[Array, "*batch"]
     status: Int[Array, "*batch"]
     implementation: str = field(metadata={"static": True})
 
@@ -101,7 +105,7 @@ def certified_schur(A: Inexact[Array, "*batch n n"], *, vectors: bool = True, im
     safe = jnp.where(finite[..., None, None], A, 0)
     scale = scale_of(jax.lax.stop_gradient(safe))
     scaled = safe * (1 / scale)[..., None, None]  # exact
-    T, Q = schur_form(implementation, vectors, scaled)
+    T, Q, robust = schur_form(implementation, vectors, scaled)
     given, form, turned = jax.lax.stop_gradient((scaled, T, Q))
     if vectors:
         residual, departure = schur_residual(given, turned, form), orthogonality(turned)
@@ -122,6 +126,7 @@ def certified_schur(A: Inexact[Array, "*batch n n"], *, vectors: bool = True, im
         Q=jnp.where(ok[..., None, None], Q, jnp.nan),
         residual=jnp.where(ok, residual, jnp.nan),
         orthogonality=jnp.where(ok, departure, jnp.nan),
+        robust=(jax.lax.stop_gradient(robust) > 0) & ok,
         status=status,
         implementation=implementation,
     )

@@ -25,19 +25,26 @@ from ..triangular import blocks, complex_triangular, from_complex_basis, to_comp
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
 def schur_form(implementation: str, vectors: bool, A: Inexact[Array, "*batch n n"]):
-    """T and Q (without rows where no `vectors` are wanted) by the implementation of that name, differentiable."""
-    return choose("schur", "", implementation).load("schur")(A, vectors=vectors)
+    """T, Q and whether the robust method took over, by the implementation of that name, differentiable.
+
+    Q has no rows where no `vectors` are wanted; `robust` is 0 or 1 in the real type, all 0 for the robust methods.
+    """
+    T, Q, *robust = choose("schur", "", implementation).load("schur")(A, vectors=vectors)
+    real = jnp.finfo(A.dtype).dtype
+    return T, Q, robust[0].astype(real) if robust else jnp.zeros(A.shape[:-2], real)
 
 
 @schur_form.defjvp
 def _rule(implementation, vectors, primals, tangents):
     (A,), (dA,) = primals, tangents
-    T, Q = schur_form(implementation, True, A)  # the vectors say how T moves
+    T, Q, robust = schur_form(implementation, True, A)  # the vectors say how T moves
     move = _move
     for _ in range(A.ndim - 2):
         move = jax.vmap(move)
     dT, dQ = move(T, Q, dA)
-    return ((T, Q), (dT, dQ)) if vectors else ((T, Q[..., :0, :]), (dT, dQ[..., :0, :]))
+    if not vectors:
+        Q, dQ = Q[..., :0, :], dQ[..., :0, :]
+    return (T, Q, robust), (dT, dQ, jnp.zeros_like(robust))
 
 
 def _move(T: Inexact[Array, "n n"], Q: Inexact[Array, "n n"], dA: Inexact[Array, "n n"]):

@@ -12,8 +12,9 @@ the same reason), and T = Q^H A Q is computed at the end. Hence nothing adds up 
 
 Rules for what will not split. A block that is triangular to rounding is done (clusters of a normal kind, the identity,
 zero). A block that was tried TRIES times (defective clusters: no gap to find) is left, and finished by shifted QR of
-the whole matrix with zeros around it, as is the whole matrix where the sum of the parts that were dropped is not small.
-Those matrices are taken one by one inside the program, and say so (`robust`).
+the whole matrix with zeros around it. A split in float32 drops 1e-5 to 1e-4 of the norm, more than QR's rounding: what
+was dropped is removed by Newton's steps (refine/newton.py), and a matrix where that does not succeed goes to shifted QR
+as a whole. Those matrices are taken one by one inside the program, and say so (`robust`).
 """
 
 from functools import partial
@@ -25,28 +26,40 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Inexact, Int
 
 from ..batching import over_flat_batch
+from ..refine.arithmetic import Wide
+from ..refine.newton import block_triangular, refine
 from ..scaling import adjoint, frobenius_norm, matmul
 from . import xla
 from .split import NOISE, split
+from .standard import standardize
 
 BASE = 64
 """Blocks of at most this order are finished by shifted QR, all at once."""
 
-SHRINK = 0.55
-"""Width of a level over that of the one before: a little more than one half, for splits that are not even."""
+ROOM = 1.125
+"""Width of the k-th level times 2^k over n: splits are not quite even."""
 
-TRIES = 6
+TRIES = 8
 """Lines and circles for one block."""
 
-DROPPED = 30.0
-"""Largest lower left block that a split may drop, in n^(1/2) eps norm(A)."""
+# Norms of what is dropped below the blocks, in n^(1/2) eps norm(A); shifted QR leaves about 2.
+LOOSE, POLISHED, ACCEPTED = 300.0, 3.0, 10.0
+"""What one split may drop; what is left as it is, and Newton's steps remove where it is more; what may remain."""
+
+STEPS = 3
+"""Newton steps of the refinement at most."""
+
+TOGETHER = 512
+"""Up to this order the matrices of a batch are refined in step, larger ones one after another."""
 
 
 def widths(n: int) -> tuple[int, ...]:
     """Widths of the levels for matrices of order n, the last one that of the blocks that are finished by QR."""
     found = [n]
     while found[-1] > BASE:
-        found.append(max(BASE, -(-int(found[-1] * SHRINK) // 32) * 32))
+        half = -(-int(ROOM * n) // (32 << len(found))) * 32
+        # A level of its own for what is hardly wider than the base costs more to compile than it saves.
+        found.append(half if 1.75 * BASE < half < found[-1] else BASE)
     return tuple(found)
 
 
@@ -97,16 +110,16 @@ def _flat(A: Inexact[Array, "B n n"]):
     first, _ = jax.vmap(_ends)(begins)
     below = jnp.arange(n) < first[:, :, None]
     dropped = frobenius_norm(jnp.where(below, T, 0))
-    whole = ~(dropped <= DROPPED * n**0.5 * jnp.finfo(A.dtype).eps * frobenius_norm(A))
-    eye = jnp.eye(n, dtype=A.dtype)
-    pick = whole[:, None, None]
-    T, Q = jnp.where(pick, A, jnp.where(below, 0, T)), jnp.where(pick, eye, Q)
-    begins = jnp.where(whole[:, None], jnp.arange(n) == 0, begins)
+    T, Q, done = _finish_small(jnp.where(below, 0, T), Q, begins, left)
+    unit = n**0.5 * jnp.finfo(A.dtype).eps * frobenius_norm(A)
+    T, Q, remains = _polished(A, T, Q, dropped, (dropped > POLISHED * unit) & ~jnp.any(left, axis=1))
+    # What is not small after that, or not a number, is decomposed anew as a whole.
+    whole = ~(done & (remains <= ACCEPTED * unit))
+    T = jnp.where(whole[:, None, None], A, T)
+    Q = jnp.where(whole[:, None, None], jnp.eye(n, dtype=A.dtype), Q)
     left = left | whole[:, None]
-    T, Q, done = _finish_small(T, Q, begins, left)
     T, Q = _finish_large(T, Q, left)
-    bad = ~done[:, None, None]
-    return jnp.where(bad, jnp.nan, T), jnp.where(bad, jnp.nan, Q), jnp.sum(left, axis=1, dtype=jnp.int32)
+    return T, Q, jnp.sum(left, axis=1, dtype=jnp.int32)
 
 
 def _divided(A: Inexact[Array, "B n n"]) -> _State:
@@ -157,7 +170,7 @@ def _level(state: _State, norm: Float[Array, " B"], n: int, width: int, followin
         # The draws of a block do not depend on what else is in the batch.
         place = (start % n) * TRIES + tries
         keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(width)))(place)
-        found = split(D, size, tries, DROPPED * n**0.5 / 4 * unit, NOISE * unit, keys)
+        found = split(D, size, tries, LOOSE * n**0.5 * unit, NOISE * unit, keys)
         row, rank = jnp.arange(width), found.rank[:, None]
         # Triangular already, to rounding: every row is a block of its own.
         lower = jnp.tril(D, -1)
@@ -169,7 +182,7 @@ def _level(state: _State, norm: Float[Array, " B"], n: int, width: int, followin
         new = jnp.where(took[:, None, None], matmul(adjoint(found.Q), state.Qt.at[index].get(mode="fill", fill_value=0)), 0)
         begins = state.begins.at[jnp.where(took, start + found.rank, rows)].set(True, mode="drop")
         begins = begins.at[jnp.where(done[:, None], index, rows)].set(True, mode="drop")
-        count = jnp.where(took, 0, tries + 1)[:, None]
+        count = jnp.where(took, tries % 2, tries + 1)[:, None]
         return _State(
             packed=state.packed.at[to].set(blocks, mode="drop"),
             Qt=state.Qt.at[to].set(new, mode="drop"),
@@ -245,6 +258,29 @@ def _windows(begins: Bool[Array, " n"], left: Bool[Array, " n"], count: int) -> 
 
     _, (start, stop) = lax.scan(following, jnp.int32(0), None, length=count)
     return start, stop
+
+
+def _polished(A, T, Q, dropped: Float[Array, " B"], wanted: Bool[Array, " B"]):
+    """Newton's steps (refine/newton.py) where `wanted`; T, Q and what remains below the blocks."""
+
+    def some(given):
+        A, T, Q, dropped, wanted = given
+
+        def refined():
+            state, paired = refine(A, Q, T, Wide(A.dtype, A.dtype), STEPS)
+            form, vectors = block_triangular(state.F, paired), state.Q
+            if not jnp.iscomplexobj(A):
+                form, vectors = standardize(form, vectors)
+            pick = wanted[:, None, None]
+            return jnp.where(pick, form, T), jnp.where(pick, vectors, Q), jnp.where(wanted, state.left, dropped)
+
+        return lax.cond(jnp.any(wanted), refined, lambda: (T, Q, dropped))
+
+    given = A, T, Q, dropped, wanted
+    if A.shape[-1] <= TOGETHER:
+        return some(given)
+    found = lax.map(lambda one: some(jax.tree.map(lambda x: x[None], one)), given)
+    return jax.tree.map(lambda x: x[:, 0], found)
 
 
 def _finish_large(T: Inexact[Array, "B n n"], Q: Inexact[Array, "B n n"], left: Bool[Array, "B n"]):

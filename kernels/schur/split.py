@@ -25,7 +25,7 @@ from ..scaling import adjoint, matmul
 from ..threads import one_at_a_time_on_the_host
 from .sign import sign
 
-RADII = (0.7, 0.35, 1.2, 0.15, 0.05)
+RADII = (0.7, 1.0, 0.35, 1.4)
 """Radii of circles, in turn, over the root mean square distance of the eigenvalues from their mean."""
 
 NOISE = 1.0

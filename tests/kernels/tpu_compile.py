@@ -20,6 +20,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 OPERATIONS = {
     "schur": lambda A: jk.schur(A, implementation="xla"),
+    "schur-divide": lambda A: jk.schur(A, implementation="divide"),
     "eig": lambda A: jk.eig(A, left=True, implementation="xla"),
     "eigvals": lambda A: jk.eigvals(A, implementation="xla"),
     "hessenberg": lambda A: jk.hessenberg(A, implementation="xla"),
