@@ -47,9 +47,9 @@ def show(facts: dict[str, Any], console: Console) -> None:
         "hub offline": "yes" if facts["hub_offline"] else "no",
     }
     console.print(_table("machine", machine))
-    chosen = Table("operation", "platform", "runs", title="decompositions", title_justify="left")
+    chosen = Table("operation", "platform", "runs", "for", title="decompositions", title_justify="left")
     for choice in facts["kernels"]:
-        chosen.add_row(choice["operation"], choice["platform"], choice["implementation"] or "nothing yet")
+        chosen.add_row(choice["operation"], choice["platform"], choice["implementation"] or "nothing yet", choice["when"])
     console.print(chosen)
     here = [choice for choice in facts["kernels"] if choice["platform"] in (_platform(facts), "cpu")]
     for note in dict.fromkeys(choice["note"] for choice in here):

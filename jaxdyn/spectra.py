@@ -12,7 +12,7 @@ from typing import no_type_check
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxdyn_kernels.dispatch import choose, platform_of, run, square_matrices
+from jaxdyn_kernels.dispatch import case_of, choose, platform_of, run, square_matrices
 from jaxdyn_kernels.eig.from_schur import eigenvalues_from_schur, eigenvectors_from_schur
 from jaxdyn_kernels.scaling import adjoint, frobenius_norm, matmul, to_order_one
 from jaxdyn_kernels.schur.api import certified_schur
@@ -110,7 +110,7 @@ def decompose(
     """
     J = square_matrices("decompose", "J", J)
     platform = platform_of(J)
-    chosen = choose("schur", platform, implementation)
+    chosen = choose("schur", platform, implementation, case=case_of(J))
     device = "cpu" if chosen.platforms == ("cpu",) else platform
     return run(_decompose, J, chosen, vectors=vectors, singular_vectors=singular_vectors, device=device)
 

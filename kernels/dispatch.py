@@ -1,12 +1,14 @@
 """Dispatch: one table that says which implementation of an operation runs on which platform.
 
 An implementation is a module with a function of the operation's name. The first of the table that supports the
-platform runs; ``implementation=`` forces one by name. Nothing falls back in silence: where none supports the
-platform, the error lists the reason of each and the remedy.
+platform, and whose `when` holds for order, batch and what is asked for, runs; ``implementation=`` forces one by name,
+whatever its `when` says. Nothing falls back in silence: where none supports the platform, the error lists the reason of
+each and the remedy.
 """
 
 import functools
 import importlib
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +27,58 @@ PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 
 
 @dataclass(frozen=True)
+class When:
+    """What an implementation is chosen for by itself; forced by name it takes everything."""
+
+    platforms: tuple[str, ...] = PLATFORMS
+    least: int = 0
+    """Smallest order n."""
+    below: int | None = None
+    """Orders stay below this."""
+    batch: int | None = None
+    """Most matrices at once."""
+    right_only: bool = False
+    """Not where left vectors are asked for."""
+    eager: bool = False
+    """Not inside a trace, which might be differentiated."""
+
+    def holds(self, platform: str, case: "Case | None") -> bool:
+        """Whether it does for a case; one that is not known meets no condition."""
+        if platform not in self.platforms:
+            return False
+        if self == When(platforms=self.platforms):
+            return True
+        return (
+            case is not None
+            and case.n >= self.least
+            and (self.below is None or case.n < self.below)
+            and (self.batch is None or case.batch <= self.batch)
+            and not (self.right_only and case.left)
+            and not (self.eager and case.traced)
+        )
+
+    def __str__(self) -> str:
+        words = [
+            f"n >= {self.least}" * (self.least > 0),
+            f"n < {self.below}" * (self.below is not None),
+            f"at most {self.batch} matrices" * (self.batch is not None),
+            "right vectors only" * self.right_only,
+            "outside jit" * self.eager,
+        ]
+        return ", ".join(word for word in words if word)
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is to be decomposed."""
+
+    n: int
+    batch: int
+    left: bool = False
+    traced: bool = True
+
+
+@dataclass(frozen=True)
 class Implementation:
     """One way to compute an operation: where its code is, where it runs, and why it does not run elsewhere."""
 
@@ -33,6 +87,7 @@ class Implementation:
     platforms: tuple[str, ...]
     method: str
     elsewhere: str
+    when: When = When()
 
     def load(self, operation: str) -> Callable[..., Any]:
         """Import the function that computes `operation`."""
@@ -47,6 +102,8 @@ class Choice:
     platform: str
     implementation: str | None
     note: str
+    when: str = ""
+    """For what; empty for everything that the rows before it do not take."""
 
 
 TABLE: dict[str, tuple[Implementation, ...]] = {
@@ -62,17 +119,18 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
             ),
         ),
         Implementation(
-            name="xla",
-            module=".schur.xla",
-            platforms=PLATFORMS,
-            method="Householder Hessenberg reduction, shifted QR with a bulge in every active block, batch in step",
-            elsewhere="",
-        ),
-        Implementation(
             name="divide",
             module=".schur.divide",
             platforms=PLATFORMS,
             method="spectral divide and conquer (matrix sign, randomised QR), small blocks by shifted QR",
+            elsewhere="",
+            when=When(("cuda", "rocm", "tpu"), least=512),
+        ),
+        Implementation(
+            name="xla",
+            module=".schur.xla",
+            platforms=PLATFORMS,
+            method="Householder Hessenberg reduction, shifted QR with a bulge in every active block, batch in step",
             elsewhere="",
         ),
     ),
@@ -112,8 +170,17 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
     ),
 }
 
-# Operations that are one Schur form and products of triangular matrices, which run everywhere.
-FROM_SCHUR = ("eig", "eigvals")
+# Operations that are one Schur form and products of triangular matrices, which run everywhere; and what else computes
+# them, before the implementations of the Schur form.
+CUSOLVER = Implementation(
+    name="cusolver",
+    module=".eig.cusolver",
+    platforms=("cuda",),
+    method="cuSOLVER Xgeev, one matrix after another, without a certificate of a Schur form and without derivatives",
+    elsewhere="cuSOLVER runs on CUDA only; implementation='xla' runs everywhere",
+    when=When(("cuda",), below=512, batch=16, right_only=True, eager=True),
+)
+FROM_SCHUR: dict[str, tuple[Implementation, ...]] = {"eig": (CUSOLVER,), "eigvals": (CUSOLVER,)}
 
 
 def implementations(operation: str) -> tuple[str, ...]:
@@ -121,8 +188,10 @@ def implementations(operation: str) -> tuple[str, ...]:
     return tuple(entry.name for entry in _entries(operation))
 
 
-def choose(operation: str, platform: str, implementation: str | None = None) -> Implementation:
-    """Choose the implementation that runs an operation on a platform.
+def choose(
+    operation: str, platform: str, implementation: str | None = None, *, case: Case | None = None
+) -> Implementation:
+    """Choose the implementation that runs an operation on a platform; without a case, one that runs for every case.
 
     Raises
     ------
@@ -140,7 +209,7 @@ def choose(operation: str, platform: str, implementation: str | None = None) -> 
         message = f"implementation={implementation!r} is unknown for {operation!r}: use one of {names}, or None"
         raise ValueError(message)
     for entry in entries:
-        if platform in entry.platforms:
+        if platform in entry.platforms and entry.when.holds(platform, case):
             return entry
     reasons = "; ".join(f"{entry.name}: {entry.elsewhere}" for entry in entries)
     message = f"{operation!r} has no implementation for arrays on platform {platform!r}. {reasons}"
@@ -159,6 +228,11 @@ def run(function: Callable[..., Any], A: Array | np.ndarray, chosen: Implementat
     if chosen.platforms == ("cpu",):
         return spread(function, A, **static)
     return jitted(function, tuple(static))(A, **static)
+
+
+def case_of(A: Array | np.ndarray, *, left: bool = False) -> Case:
+    """Order and number of the matrices in an array, and whether it is one."""
+    return Case(A.shape[-1], math.prod(A.shape[:-2]), left=left, traced=not concrete(A))
 
 
 def concrete(*arrays: object) -> bool:
@@ -197,21 +271,28 @@ def square_matrices(operation: str, name: str, A: ArrayLike) -> Array | np.ndarr
 def describe(platforms: tuple[str, ...] = PLATFORMS) -> list[Choice]:
     """Say what would run for each operation on each platform, with the reason where nothing would.
 
+    Where order or batch decide there are several rows, in the order in which they are tried.
+
     ``jaxdyn doctor`` prints it. The notes of host implementations say how the cores are used.
     """
     rows = []
     for operation in (*TABLE, *FROM_SCHUR):
         for platform in platforms:
             try:
-                chosen = choose(operation, platform)
+                last = choose(operation, platform)
             except NotImplementedError as reason:
                 rows.append(Choice(operation, platform, None, str(reason)))
                 continue
-            method = chosen.method
-            if operation in FROM_SCHUR:
-                method = f"Schur form by {method}, then back-substitution"
-            note = f"{method}; {_host_note()}" if chosen.platforms == ("cpu",) else method
-            rows.append(Choice(operation, platform, chosen.name, note))
+            entries = _entries(operation)
+            before = [entry for entry in entries[: entries.index(last)] if platform in entry.when.platforms]
+            for chosen in (*before, last):
+                if platform not in chosen.platforms:
+                    continue
+                method = chosen.method
+                if operation in FROM_SCHUR and chosen not in FROM_SCHUR[operation]:
+                    method = f"Schur form by {method}, then back-substitution"
+                note = f"{method}; {_host_note()}" if chosen.platforms == ("cpu",) else method
+                rows.append(Choice(operation, platform, chosen.name, note, str(chosen.when)))
     return rows
 
 
@@ -226,12 +307,13 @@ def _host_note() -> str:
 
 
 def _entries(operation: str) -> tuple[Implementation, ...]:
-    key = "schur" if operation in FROM_SCHUR else operation
-    if key not in TABLE:
+    if operation in FROM_SCHUR:
+        return (*FROM_SCHUR[operation], *TABLE["schur"])
+    if operation not in TABLE:
         names = ", ".join(repr(name) for name in (*TABLE, *FROM_SCHUR))
         message = f"operation={operation!r} is unknown: use one of {names}"
         raise ValueError(message)
-    return TABLE[key]
+    return TABLE[operation]
 
 
 @functools.cache

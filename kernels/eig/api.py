@@ -6,14 +6,15 @@ from typing import no_type_check
 import jax
 import jax.numpy as jnp
 from jax.typing import ArrayLike
-from jaxtyping import Array, Complex, Float, Inexact, Int
+from jaxtyping import Array, Bool, Complex, Float, Inexact, Int
 
 from ..balance import balance as balanced_by_powers
 from ..certificate import eigenvector_residual
-from ..dispatch import choose, platform_of, run, square_matrices
+from ..dispatch import CUSOLVER, case_of, choose, platform_of, run, square_matrices
 from ..scaling import adjoint, scale_of
 from ..schur.api import certified_schur
 from ..status import Status
+from . import cusolver
 from .from_schur import eigenvalues_from_schur, eigenvectors_from_schur, right_eigenvectors_from_schur
 
 
@@ -35,10 +36,12 @@ class EigResult:
         1 / abs(y^H x), the condition numbers of the eigenvalues; None without left vectors.
     residual : real [...]
         The largest norm(A x - lambda x)_2 / (n eps norm(A)_F) over all vectors, left ones included.
+    robust : bool [...]
+        Whether the Schur form, or a part of it, came from the robust method, as in `SchurResult`.
     status : int32 [...]
         A `Status` per matrix; where it is not OK every number of that matrix is NaN.
     implementation : str
-        The implementation of the Schur form that ran.
+        The implementation that ran: that of the Schur form, or "cusolver".
     """
 
     eigenvalues: Complex[Array, "*batch n"]
@@ -46,6 +49,7 @@ class EigResult:
     left: Complex[Array, "*batch n n"] | None
     condition: Float[Array, "*batch n"] | None
     residual: Float[Array, "*batch"]
+    robust: Bool[Array, "*batch"]
     status: Int[Array, "*batch"]
     implementation: str = field(metadata={"static": True})
 
@@ -63,7 +67,8 @@ def eig(A: ArrayLike, *, left: bool = False, balance: bool = False, implementati
         Balance the matrix first (`balance.py`): for entries of very different scale, where small eigenvalues then come
         out with small relative errors. The residual is relative to norm(A)_F still, and may be larger for it.
     implementation : str, optional
-        Force one of ``implementations("eig")``, the implementations of the Schur form.
+        Force one of ``implementations("eig")``: the implementations of the Schur form, and "cusolver" on CUDA (right
+        vectors only, no derivatives; it takes the matrices one after another).
 
     Returns
     -------
@@ -74,14 +79,17 @@ def eig(A: ArrayLike, *, left: bool = False, balance: bool = False, implementati
     Raises
     ------
     ValueError, NotImplementedError
-        As `schur`.
+        As `schur`; ValueError for left vectors by "cusolver", which has none.
 
     Notes
     -----
     One Schur form (25 n^3 operations) and 4 n^3 operations of back-substitution for each side.
     """
     A = square_matrices("eig", "A", A)
-    chosen = choose("eig", platform_of(A), implementation)
+    chosen = choose("eig", platform_of(A), implementation, case=case_of(A, left=left))
+    if chosen == CUSOLVER and left:
+        message = "eig: implementation='cusolver' has no left vectors: use implementation='xla', or left=False"
+        raise ValueError(message)
     return run(_eig, A, chosen, left=left, balance=balance)
 
 
@@ -95,7 +103,7 @@ def eigvals(A: ArrayLike, *, balance: bool = False, implementation: str | None =
     balance : bool
         Balance the matrix first, as for `eig`.
     implementation : str, optional
-        Force one of ``implementations("eigvals")``, the implementations of the Schur form.
+        Force one of ``implementations("eigvals")``, as for `eig`.
 
     Returns
     -------
@@ -108,12 +116,14 @@ def eigvals(A: ArrayLike, *, balance: bool = False, implementation: str | None =
         As `schur`.
     """
     A = square_matrices("eigvals", "A", A)
-    chosen = choose("eigvals", platform_of(A), implementation)
+    chosen = choose("eigvals", platform_of(A), implementation, case=case_of(A))
     return run(_eigvals, A, chosen, balance=balance)
 
 
 def _eig(A: Inexact[Array, "*batch n n"], *, left: bool, balance: bool, implementation: str) -> EigResult:
     balanced, scale = _balanced(A) if balance else (A, None)
+    if implementation == CUSOLVER.name:
+        return _by_cusolver(A, balanced, scale)
     form = certified_schur(balanced, implementation=implementation)
     # Where it failed T is NaN: an identity keeps the arithmetic finite, NaN is written last.
     ok = form.status == Status.OK
@@ -146,13 +156,45 @@ def _eig(A: Inexact[Array, "*batch n n"], *, left: bool, balance: bool, implemen
         left=or_nan(left_vectors),
         condition=or_nan(condition),
         residual=jnp.where(ok, residual, jnp.nan),
+        robust=form.robust,
         status=form.status,
         implementation=implementation,
     )
 
 
+def _by_cusolver(A, balanced, scale) -> EigResult:
+    """Eigenvalues and right vectors by cuSOLVER, with the same certificate."""
+    finite = jnp.all(jnp.isfinite(A), axis=(-2, -1))
+    unit = scale_of(jnp.where(finite[..., None, None], balanced, 0))
+    values, right = cusolver.eig(jnp.where(finite[..., None, None], balanced, 0) * (1 / unit)[..., None, None])
+    if scale is not None:
+        right, _ = _rescaled(right, scale)
+    converged = jnp.all(jnp.isfinite(values), axis=-1) & jnp.all(jnp.isfinite(right), axis=(-2, -1))
+    values = values * unit[..., None]
+    residual = eigenvector_residual(jnp.where(finite[..., None, None], A, 0), values, right)
+    fits = jnp.all(jnp.isfinite(values), axis=-1)
+    status = jnp.select(
+        [~finite, ~converged, ~fits],
+        [jnp.int32(Status.NONFINITE_INPUT), jnp.int32(Status.NOT_CONVERGED), jnp.int32(Status.OVERFLOW)],
+        jnp.int32(Status.OK),
+    )
+    ok = status == Status.OK
+    return EigResult(
+        eigenvalues=jnp.where(ok[..., None], values, jnp.nan),
+        right=jnp.where(ok[..., None, None], right, jnp.nan),
+        left=None,
+        condition=None,
+        residual=jnp.where(ok, residual, jnp.nan),
+        robust=jnp.zeros(ok.shape, bool),
+        status=status,
+        implementation=CUSOLVER.name,
+    )
+
+
 def _eigvals(A: Inexact[Array, "*batch n n"], *, balance: bool, implementation: str) -> Complex[Array, "*batch n"]:
     balanced = _balanced(A)[0] if balance else A
+    if implementation == CUSOLVER.name:
+        return _by_cusolver(A, balanced, None).eigenvalues
     return eigenvalues_from_schur(certified_schur(balanced, vectors=False, implementation=implementation).T)
 
 

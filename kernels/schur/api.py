@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Inexact, Int
 
 from ..certificate import invariant_residual, orthogonality, schur_residual
-from ..dispatch import choose, platform_of, run, square_matrices
+from ..dispatch import case_of, choose, platform_of, run, square_matrices
 from ..scaling import scale_of
 from ..status import Status
 from .derivative import schur_form
@@ -94,7 +94,7 @@ def schur(A: ArrayLike, *, vectors: bool = True, implementation: str | None = No
     4th edition, section 7.5.
     """
     A = square_matrices("schur", "A", A)
-    chosen = choose("schur", platform_of(A), implementation)
+    chosen = choose("schur", platform_of(A), implementation, case=case_of(A))
     return run(certified_schur, A, chosen, vectors=vectors)
 
 

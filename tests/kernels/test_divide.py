@@ -1,0 +1,191 @@
+"""Spectral divide and conquer: every defining equation on every class in one batch, and what it says of its own work."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import jaxdyn_kernels as jk
+import numpy as np
+import pytest
+import scipy.linalg
+from jaxdyn_kernels import Status
+from jaxdyn_kernels.schur import api, divide, lapack
+from jaxdyn_kernels.schur.sign import sign
+from jaxdyn_kernels.schur.split import split
+
+from tests.assertions import assert_same_eigenvalues, assert_schur, lapack_eig
+from tests.matrices import CLASSES, SENSITIVE, matrix
+
+SIZE = 80
+"""Above the order that goes to shifted QR, so that there is a level of splits."""
+
+NAMES = tuple(CLASSES)
+
+
+@functools.cache
+def decomposed(dtype):
+    """All classes, and a matrix with a NaN last, in one batch: one program a type."""
+    A = np.stack([*(matrix(name, SIZE, dtype) for name in NAMES), np.full((SIZE, SIZE), 1, dtype)])
+    A[-1, 3, 5] = np.nan
+    return A, jk.schur(A, implementation="divide")
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.complex64])
+@pytest.mark.parametrize("name", NAMES)
+def test_equations(name, dtype):
+    A, form = decomposed(dtype)
+    k = NAMES.index(name)
+    assert form.status[k] == Status.OK
+    assert form.implementation == "divide"
+    assert_schur(A[k], form.T[k], form.Q[k])
+    assert form.residual[k] <= 1
+    assert form.orthogonality[k] <= 5
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in SENSITIVE])
+def test_eigenvalues_agree_with_lapack(name):
+    A, form = decomposed(np.float64)
+    k = NAMES.index(name)
+    reference, _, _, condition = lapack_eig(A[k])
+    limit = np.minimum(condition, 1 / np.finfo(float).eps)
+    assert_same_eigenvalues(jk.eigenvalues_from_schur(form.T[k]), reference, A[k], limit)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.complex64])
+def test_says_which_matrices_went_to_the_robust_method(dtype):
+    """Eigenvalues too sensitive for any line to part them in this precision do; gaps and clusters of a normal kind do not."""
+    _, form = decomposed(dtype)
+    robust = dict(zip(NAMES, np.asarray(form.robust), strict=False))
+    for name in ("ginibre", "companion", "orthogonal", "skew", "symmetric", "clustered", "permutation", "identity"):
+        assert not robust[name], name
+    for name in ("grcar", "frank"):
+        assert robust[name], name
+
+
+def test_a_matrix_that_is_not_finite_fails_alone():
+    _, form = decomposed(np.float64)
+    assert form.status[-1] == Status.NONFINITE_INPUT
+    assert np.all(np.isnan(form.T[-1]))
+    assert not form.robust[-1]
+
+
+def test_real_jacobians(shared):
+    """The five 288 x 288 Jacobians of a language model, in the type that they are stored in."""
+    from safetensors.numpy import load_file
+
+    tensors = load_file(shared / "data" / "jlens_stories15m.safetensors")
+    A = np.stack([J for J in tensors.values() if J.shape == (288, 288)]).astype(np.float32)
+    assert len(A) == 5
+    form = jk.schur(A, implementation="divide")
+    exact = jk.schur(A, implementation="lapack")
+    assert np.all(form.status == Status.OK)
+    assert not np.any(form.robust)
+    assert np.all(form.residual <= 10 * exact.residual)
+    for k in range(5):
+        assert_schur(A[k], form.T[k], form.Q[k])
+
+
+def test_a_wrong_split_shows_and_goes_to_the_robust_method(monkeypatch):
+    """Blocks that were never split, said to be: what would be dropped is most of the matrix."""
+    A = np.stack([matrix("ginibre", 72, np.float32), np.triu(matrix("ginibre", 72, np.float32))])
+
+    def wrong(A):
+        batch, n = A.shape[:2]
+        eye = jnp.broadcast_to(jnp.eye(n, dtype=A.dtype), A.shape).reshape(-1, n)
+        none = jnp.zeros(batch * n, jnp.int32)
+        begins = jnp.arange(batch * n) % 36 == 0
+        return divide._State(eye[:, : divide.BASE], eye, begins, none, jnp.int32(0), jnp.int32(0))
+
+    monkeypatch.setattr(divide, "_divided", wrong)
+    monkeypatch.setattr(divide.xla, "schur", lambda A: lapack.schur(A))  # quick to compile
+    form = api.certified_schur(jnp.asarray(A), implementation="divide")
+    assert form.robust.tolist() == [True, False]
+    for k in range(2):
+        assert_schur(A[k], form.T[k], form.Q[k])
+    # Without the robust method the same answer is no Schur form, and the certificate says so.
+    monkeypatch.setattr(divide, "_finish_large", lambda T, Q, left: (jnp.triu(T), Q))
+    form = api.certified_schur(jnp.asarray(A), implementation="divide")
+    assert form.residual[0] > 1e3
+    with pytest.raises(AssertionError, match="residual"):
+        assert_schur(A[0], form.T[0], form.Q[0])
+
+
+class TestSign:
+    def test_agrees_with_scipy(self, rng):
+        A = rng.standard_normal((3, 9, 9))
+        found, steps = jax.jit(sign)(A, A, np.array([False, False, True]))
+        assert 4 <= steps <= 20
+        for k in range(2):
+            assert np.abs(found[k] - scipy.linalg.signm(A[k])).max() < 1e-11
+            assert np.abs(np.asarray(found[k]) - np.eye(9)).max() > 1e-3
+        # The quotient of a matrix by itself is the identity.
+        assert np.abs(found[2] - np.eye(9)).max() < 1e-11
+
+    def test_an_eigenvalue_on_the_axis_ends_at_the_limit(self):
+        A = np.diag([1.0, -1.0, 0.0])[None]
+        _, steps = jax.jit(sign)(A, A, np.array([False]))
+        assert steps <= 30
+
+
+class TestSplit:
+    def test_parts_the_eigenvalues_of_padded_blocks(self, rng):
+        """Lines and circles: unitary Q that is the identity beyond the block, E gone, eigenvalues on either side."""
+        sizes, tries = np.array([12, 7, 0, 9]), np.array([0, 1, 0, 3])
+        D = np.zeros((4, 12, 12))
+        for k, n in enumerate(sizes):
+            D[k, :n, :n] = matrix("ginibre", n, float, k)
+        keys = jax.vmap(jax.random.key)(jnp.arange(4))
+        limit = np.full(4, 1e-10)
+        found = jax.jit(split)(D, sizes, tries, limit, np.full(4, 1e-16), keys)
+        assert found.accepted.tolist() == [True, True, False, True]
+        for k in (0, 1, 3):
+            n, rank = sizes[k], int(found.rank[k])
+            Q = np.asarray(found.Q[k])
+            assert 0 < rank < n
+            assert np.allclose(Q @ Q.T, np.eye(12), atol=1e-13)
+            assert np.array_equal(Q[n:], np.eye(12)[n:])
+            turned = Q.T @ D[k] @ Q
+            assert np.abs(turned[rank:n, :rank]).max() < 1e-10
+            assert np.allclose(found.D[k], turned, atol=1e-10)
+            assert np.all(np.asarray(found.D[k])[rank:, :rank] == 0)
+            first, second = (np.linalg.eigvals(turned[s, s]) for s in (slice(0, rank), slice(rank, n)))
+            if tries[k] % 2 == 0:
+                assert first.real.min() > second.real.max()
+            else:
+                centre = np.trace(D[k]) / n
+                assert np.abs(first - centre).min() > np.abs(second - centre).max()
+        # A limit that nothing can meet: refused, and the block as it was.
+        refused = jax.jit(split)(D, sizes, tries, np.zeros(4), np.full(4, 1e-16), keys)
+        assert not np.any(refused.accepted)
+        assert np.array_equal(refused.D, D)
+
+
+def test_widths_halve_and_end_at_the_base():
+    assert divide.widths(64) == (64,)
+    assert divide.widths(65) == (65, 64)
+    assert divide.widths(4096) == (4096, 2304, 1152, 576, 288, 160, 64)
+    for n in range(1, 3000, 7):
+        found = divide.widths(n)
+        assert found[0] == n
+        assert list(found) == sorted(set(found), reverse=True)
+        assert found[-1] <= divide.BASE
+
+
+def test_windows_hold_whole_blocks_and_nothing_that_is_left():
+    begins = np.zeros(200, bool)
+    begins[[0, 30, 60, 64, 164, 170, 190]] = True
+    left = np.zeros(200, bool)
+    left[64:164] = True
+    start, stop = divide._windows(jnp.asarray(begins), jnp.asarray(left), 9)
+    pairs = [(int(a), int(b)) for a, b in zip(start, stop, strict=True) if b > a]
+    assert pairs == [(0, 64), (164, 200)]
+
+
+def test_depth_is_counted():
+    """A few dozen Newton steps; nothing is left of matrices with gaps, everything of one without."""
+    A = jnp.asarray(np.stack([matrix("ginibre", 72, np.float32), matrix("grcar", 72, np.float32)]))
+    count = jax.jit(divide.depth)(A)
+    assert 1 <= int(count.splits) <= 30
+    assert int(count.splits) < int(count.newton) <= 20 * int(count.splits)
+    assert count.left[0] == 0
+    assert count.left[1] > 0

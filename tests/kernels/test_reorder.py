@@ -1,0 +1,122 @@
+"""Reordering: Schur forms stay Schur forms of the same matrix, the order is the one asked for, LAPACK agrees."""
+
+from typing import Any
+
+import jaxdyn_kernels as jk
+import numpy as np
+import pytest
+import scipy.linalg
+from jaxdyn_kernels import Status
+
+from tests.assertions import assert_same_eigenvalues, assert_schur, lapack_eig
+from tests.matrices import CLASSES, matrix
+
+SIZE = 20
+NAMES = tuple(CLASSES)
+
+
+def forms(dtype):
+    """One batch of all classes: matrices, forms, eigenvalues."""
+    A = np.stack([matrix(name, SIZE, dtype) for name in NAMES])
+    form = jk.schur(A)
+    return A, form, np.asarray(jk.eigenvalues_from_schur(form.T))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex128])
+def test_sorted_by_modulus(dtype):
+    A, form, values = forms(dtype)
+    done = jk.reorder(form.T, form.Q, order=-np.abs(values))
+    assert np.all(done.status == Status.OK)
+    assert np.all(done.converged)
+    assert np.all(done.residual <= 20)
+    assert np.all(done.orthogonality <= 20)
+    moved = np.asarray(jk.eigenvalues_from_schur(done.T))
+    for k, name in enumerate(NAMES):
+        assert_schur(A[k], done.T[k], done.Q[k])
+        assert sorted(np.asarray(done.source[k])) == list(range(SIZE))
+        _, _, _, condition = lapack_eig(A[k].astype(np.result_type(dtype, float)))
+        condition = np.minimum(condition, 1 / np.finfo(dtype).eps)
+        assert_same_eigenvalues(moved[k], values[k], A[k], condition)
+        # Each eigenvalue is the one that its row came from, where they can be told apart.
+        if name in ("ginibre", "companion", "symmetric", "graded", "stacked_scales", "triangular"):
+            scale = SIZE * np.finfo(dtype).eps * np.linalg.norm(A[k]) * 20
+            there = values[k][np.asarray(done.source[k])]
+            assert np.all(np.abs(moved[k] - there) <= scale * condition.max()), name
+            assert np.all(np.diff(np.abs(there)) <= 0), name
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.complex128])
+def test_selected_subspace_is_lapacks(dtype):
+    """trsen gives another basis of the same invariant subspace, and the same eigenvalues in the same order."""
+    A = matrix("ginibre", SIZE, dtype)
+    form = jk.schur(A)
+    values = np.asarray(jk.eigenvalues_from_schur(form.T))
+    select = values.real < 0
+    done = jk.reorder(form.T, form.Q, select=select)
+    trsen: Any = scipy.linalg.get_lapack_funcs("trsen", (np.asarray(form.T),))
+    found = trsen(select.astype(np.int32), np.array(form.T, order="F"), np.array(form.Q, order="F"))
+    count = int(select.sum())
+    assert 0 < count < SIZE
+    ours, theirs = (np.asarray(Q)[:, :count] for Q in (done.Q, found[1]))
+    assert np.linalg.norm(ours @ ours.conj().T - theirs @ theirs.conj().T) < 1e-11
+    first = np.asarray(form.Q)[:, :count]
+    assert np.linalg.norm(ours @ ours.conj().T - first @ first.conj().T) > 0.1
+    assert np.allclose(jk.eigenvalues_from_schur(done.T), jk.eigenvalues_from_schur(found[0]), atol=1e-11)
+
+
+def test_pairs_move_as_one_and_equal_keys_stay():
+    T = scipy.linalg.block_diag([[1.0, 2], [-3, 1]], 5.0, [[-1.0, 1], [-1, -1]], 7.0) + np.triu(np.ones((6, 6)), 2)
+    done = jk.reorder(T, np.eye(6), select=[False, False, False, False, True, True])
+    assert done.source.tolist() == [3, 4, 5, 0, 1, 2]
+    assert done.T[1, 0] != 0
+    assert_schur(T, done.T, done.Q)
+    same = jk.reorder(T, np.eye(6), order=np.zeros(6))
+    assert np.array_equal(same.T, T)
+    assert np.array_equal(same.Q, np.eye(6))
+
+
+def test_eigenvalues_equal_to_rounding_end_with_a_form_that_is_right():
+    """A Jordan block: any order is the same, and swaps that would spoil the form are refused or harmless."""
+    T = np.eye(6) + np.triu(np.ones((6, 6)), 1)
+    done = jk.reorder(T, np.eye(6), order=-np.arange(6.0))
+    assert done.status == Status.OK
+    assert_schur(T, done.T, done.Q)
+
+
+def test_what_is_not_finite_fails_alone():
+    _, form, values = forms(np.float32)
+    T = np.array(form.T)
+    T[1, 0, 3] = np.nan
+    done = jk.reorder(T, form.Q, order=-np.abs(values))
+    assert done.status[:3].tolist() == [Status.OK, Status.NONFINITE_INPUT, Status.OK]
+    assert np.all(np.isnan(done.T[1]))
+    assert np.all(np.isfinite(done.T[2]))
+
+
+def test_identity_answer_fails():
+    A, form, values = forms(np.float64)
+    k = NAMES.index("ginibre")
+    keys = -np.abs(values[k])
+    assert np.any(np.diff(keys) < 0)  # the form as it is is not sorted
+    with pytest.raises(AssertionError):
+        assert_schur(A[k], np.sort(np.diagonal(form.T[k])) * np.eye(SIZE), np.eye(SIZE))
+
+
+@pytest.mark.parametrize("n", [0, 1, 2])
+def test_small_orders(n):
+    T = np.triu(np.arange(float(n * n)).reshape(n, n) + 1)
+    done = jk.reorder(T, np.eye(n), order=-np.diagonal(T))
+    assert done.T.shape == (n, n)
+    assert np.all(np.diff(np.diagonal(done.T)) <= 0)
+
+
+def test_errors_say_what_to_do():
+    T = np.eye(3)
+    with pytest.raises(ValueError, match="got neither of select and order; allowed is one"):
+        jk.reorder(T, T)
+    with pytest.raises(ValueError, match="got both of select and order"):
+        jk.reorder(T, T, select=[True] * 3, order=[1, 2, 3])
+    with pytest.raises(ValueError, match=r"order is .*\(2,\); allowed is one real number a row, shape \(3,\)"):
+        jk.reorder(T, T, order=[1, 2])
+    with pytest.raises(ValueError, match="they have to agree"):
+        jk.reorder(T, np.eye(4), order=[1, 2, 3])
