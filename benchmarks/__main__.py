@@ -3,16 +3,23 @@
 import argparse
 import importlib
 import json
+import sys
 from pathlib import Path
-
-from benchmarks.harness import as_json, as_text, environment
 
 NAMES = ("jacobian", "memory", "loading", "kernels", "analyze", "topology")
 MODEL = Path(__file__).resolve().parents[2] / "shared" / "models" / "stories260k"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Ratios measured in one run.")
+    if sys.argv[1:2] == ["gpu"]:
+        # Needs neither jaxdyn nor what that needs: a machine with an accelerator may have jax, numpy and scipy alone.
+        importlib.import_module("benchmarks.gpu_kernels").main(sys.argv[2:])
+        return
+    from benchmarks.harness import as_json, as_text, environment
+
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Ratios measured in one run; or `gpu`, which has options of its own."
+    )
     parser.add_argument("name", nargs="*", help=f"which to run, of {', '.join(NAMES)}; default all")
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
     parser.add_argument("--repeats", type=int, default=7, help="rounds in which the candidates take turns")
@@ -23,14 +30,13 @@ def main() -> None:
         parser.error(f"name: got {unknown[0]!r}; allowed {', '.join(NAMES)}")
     if options.repeats < 1:
         parser.error(f"--repeats: got {options.repeats}; allowed 1 or more")
-    print(json.dumps({"environment": environment()}) if options.json else _heading(), flush=True)
+    print(json.dumps({"environment": environment()}) if options.json else _heading(environment()), flush=True)
     for name in options.name or NAMES:
         for row in importlib.import_module(f"benchmarks.bench_{name}").run(options):
             print(as_json(row) if options.json else as_text(row), flush=True)
 
 
-def _heading() -> str:
-    found = environment()
+def _heading(found: dict) -> str:
     names = ("device_kind", "cpu_count", "load", "commit", "date", "version_jax", "version_torch", "version_scipy")
     return ", ".join(f"{name.removeprefix('version_')} {found[name]}" for name in names)
 

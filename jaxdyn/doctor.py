@@ -49,7 +49,9 @@ def show(facts: dict[str, Any], console: Console) -> None:
     console.print(_table("machine", machine))
     chosen = Table("operation", "platform", "runs", "for", title="decompositions", title_justify="left")
     for choice in facts["kernels"]:
-        chosen.add_row(choice["operation"], choice["platform"], choice["implementation"] or "nothing yet", choice["when"])
+        chosen.add_row(
+            choice["operation"], choice["platform"], choice["implementation"] or "nothing yet", choice["when"]
+        )
     console.print(chosen)
     here = [choice for choice in facts["kernels"] if choice["platform"] in (_platform(facts), "cpu")]
     for note in dict.fromkeys(choice["note"] for choice in here):

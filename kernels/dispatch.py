@@ -159,6 +159,15 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
             elsewhere="",
         ),
     ),
+    "reorder": (
+        Implementation(
+            name="xla",
+            module=".reorder.api",
+            platforms=PLATFORMS,
+            method="direct swaps of neighbouring blocks, every second pair at once",
+            elsewhere="",
+        ),
+    ),
     "resolvent_norm": (
         Implementation(
             name="xla",

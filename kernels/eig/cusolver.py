@@ -1,7 +1,7 @@
 """Eigenvalues and right vectors by cuSOLVER Xgeev through JAX, for CUDA alone: one matrix after another on the device.
 
-`implementation` and the missing left vectors are stated, because JAX otherwise copies the matrices to the host and calls
-LAPACK there, without a word.
+`implementation` and the missing left vectors are stated, because JAX otherwise copies the matrices to the host and
+calls LAPACK there, without a word.
 """
 
 import jax

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal, NamedTuple, no_type_check
+from typing import Literal, NamedTuple, no_type_check
 
 import jax
 import jax.numpy as jnp

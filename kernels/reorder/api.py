@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Inexact, Int
 
 from ..batching import over_flat_batch
 from ..certificate import orthogonality, schur_residual
-from ..dispatch import concrete, jitted, square_matrices
+from ..dispatch import choose, concrete, jitted, platform_of, square_matrices
 from ..scaling import matmul, scale_of
 from ..status import Status
 from .swaps import by_key
@@ -38,7 +38,7 @@ class ReorderResult:
     status : int32 [...]
         A `Status` per matrix; where it is not OK every number of that matrix is NaN.
     implementation : str
-        "xla".
+        The implementation that ran.
     """
 
     T: Inexact[Array, "*batch n n"]
@@ -84,7 +84,9 @@ def reorder(
     """
     T, Q = (jnp.asarray(square_matrices("reorder", name, x)) for name, x in (("T", T), ("Q", Q)))
     if T.shape != Q.shape or T.dtype != Q.dtype:
-        message = f"reorder: T is {T.dtype}{T.shape} and Q is {Q.dtype}{Q.shape}; they have to agree: pass one Schur form"
+        message = (
+            f"reorder: T is {T.dtype}{T.shape} and Q is {Q.dtype}{Q.shape}; they have to agree: pass one Schur form"
+        )
         raise ValueError(message)
     if (select is None) == (order is None):
         given = "neither" if select is None else "both"
@@ -98,15 +100,16 @@ def reorder(
         name = "select" if order is None else "order"
         message = f"reorder: {name} is {key.dtype}{key.shape}; allowed is one real number a row, shape {T.shape[:-1]}"
         raise ValueError(message)
+    implementation = choose("reorder", platform_of(T)).name
     key = key.astype(jnp.finfo(T.dtype).dtype)
     if concrete(T, Q, key):
-        return jitted(_certified, ())(T, Q, key)
-    return _certified(T, Q, key)
+        return jitted(_certified, ("implementation",))(T, Q, key, implementation=implementation)
+    return _certified(T, Q, key, implementation=implementation)
 
 
-def _certified(T: Array, Q: Array, key: Array) -> ReorderResult:
+def _certified(T: Array, Q: Array, key: Array, *, implementation: str) -> ReorderResult:
     form, source, evidence = over_flat_batch(_flat, T, Q, jnp.broadcast_to(key[..., None, :], T.shape))
-    return ReorderResult(*form, source, *evidence, implementation="xla")
+    return ReorderResult(*form, source, *evidence, implementation=implementation)
 
 
 def _flat(T: Array, Q: Array, keys: Array):

@@ -6,9 +6,9 @@ marks their first rows, over the rows of all matrices of the batch, and each lev
 its blocks are padded. A level takes as many blocks at once as fit, from whatever matrices, until none is wider than
 the next level; a block that is not split goes round again with another line or circle.
 
-The blocks are kept packed: row i of a block, from its own first column on, in row `first + i` of an array as wide as the
-level, so that a block is a run of rows to gather and scatter. What is above the blocks is not kept: Q is (as Q^T, for
-the same reason), and T = Q^H A Q is computed at the end. Hence nothing adds up on the way but the rounding of Q.
+The blocks are kept packed: row i of a block, from its own first column on, in row `first + i` of an array as wide as
+the level, so that a block is a run of rows to gather and scatter. What is above the blocks is not kept: Q is (as Q^H,
+for the same reason), and T = Q^H A Q is computed at the end. Hence nothing adds up on the way but the rounding of Q.
 
 Rules for what will not split. A block that is triangular to rounding is done (clusters of a normal kind, the identity,
 zero). A block that was tried TRIES times (defective clusters: no gap to find) is left, and finished by shifted QR of
@@ -18,6 +18,7 @@ as a whole. Those matrices are taken one by one inside the program, and say so (
 """
 
 from functools import partial
+from itertools import pairwise
 from typing import NamedTuple
 
 import jax
@@ -136,8 +137,7 @@ def _divided(A: Inexact[Array, "B n n"]) -> _State:
         splits=jnp.int32(0),
         newton=jnp.int32(0),
     )
-    levels = widths(n)
-    for width, following in zip(levels[:-1], levels[1:], strict=True):
+    for width, following in pairwise(widths(n)):
         state = _level(state, norm, n, width, following)
         state = state._replace(packed=state.packed[:, :following])
     return state
@@ -175,11 +175,15 @@ def _level(state: _State, norm: Float[Array, " B"], n: int, width: int, followin
         # Triangular already, to rounding: every row is a block of its own.
         lower = jnp.tril(D, -1)
         done = jnp.sqrt(jnp.sum(jnp.square(lower.real) + jnp.square(lower.imag), axis=(1, 2))) <= unit
-        moved = jax.vmap(lambda X, by: lax.dynamic_slice(jnp.concatenate([X, X], axis=1), (jnp.zeros_like(by), by), X.shape))
+        moved = jax.vmap(
+            lambda X, by: lax.dynamic_slice(jnp.concatenate([X, X], axis=1), (jnp.zeros_like(by), by), X.shape)
+        )
         blocks = jnp.where((row < rank)[:, :, None], found.D, moved(found.D, found.rank))
         took = found.accepted & ~done
         to = jnp.where(took[:, None], index, rows)
-        new = jnp.where(took[:, None, None], matmul(adjoint(found.Q), state.Qt.at[index].get(mode="fill", fill_value=0)), 0)
+        new = jnp.where(
+            took[:, None, None], matmul(adjoint(found.Q), state.Qt.at[index].get(mode="fill", fill_value=0)), 0
+        )
         begins = state.begins.at[jnp.where(took, start + found.rank, rows)].set(True, mode="drop")
         begins = begins.at[jnp.where(done[:, None], index, rows)].set(True, mode="drop")
         count = jnp.where(took, tries % 2, tries + 1)[:, None]
@@ -210,7 +214,9 @@ def _left(state: _State, batch: int, n: int) -> Bool[Array, "B n"]:
     return (last - first + 1 > BASE).reshape(batch, n)
 
 
-def _finish_small(T: Inexact[Array, "B n n"], Q: Inexact[Array, "B n n"], begins: Bool[Array, "B n"], left: Bool[Array, "B n"]):
+def _finish_small(
+    T: Inexact[Array, "B n n"], Q: Inexact[Array, "B n n"], begins: Bool[Array, "B n"], left: Bool[Array, "B n"]
+):
     """Shifted QR of windows of neighbouring small blocks, all windows of all matrices in step."""
     batch, n = T.shape[:2]
     count = 2 * -(-n // BASE) + 1
@@ -224,7 +230,11 @@ def _finish_small(T: Inexact[Array, "B n n"], Q: Inexact[Array, "B n n"], begins
     def turned(X, U):
         """U^H times the rows of every window."""
         flat = X.reshape(batch * n, n)
-        return flat.at[rows].set(matmul(adjoint(U), flat.at[rows].get(mode="fill", fill_value=0)), mode="drop").reshape(X.shape)
+        return (
+            flat.at[rows]
+            .set(matmul(adjoint(U), flat.at[rows].get(mode="fill", fill_value=0)), mode="drop")
+            .reshape(X.shape)
+        )
 
     slabs = T.reshape(batch * n, n).at[rows].get(mode="fill", fill_value=0)
     cut = jax.vmap(lambda slab, at: lax.dynamic_slice(slab, (jnp.zeros_like(at), at), (BASE, BASE)))
@@ -240,7 +250,9 @@ def _finish_small(T: Inexact[Array, "B n n"], Q: Inexact[Array, "B n n"], begins
     return T, adjoint(turned(adjoint(Q), U)), done
 
 
-def _windows(begins: Bool[Array, " n"], left: Bool[Array, " n"], count: int) -> tuple[Int[Array, " w"], Int[Array, " w"]]:
+def _windows(
+    begins: Bool[Array, " n"], left: Bool[Array, " n"], count: int
+) -> tuple[Int[Array, " w"], Int[Array, " w"]]:
     """Starts and ends of windows of whole blocks, at most BASE rows each; empty ones over blocks that are left."""
     n = len(begins)
     _, last = _ends(begins)

@@ -11,8 +11,9 @@ from jaxdyn_kernels import dispatch
 
 
 def test_names_and_their_order():
-    assert jk.implementations("schur") == jk.implementations("hessenberg") == ("lapack", "xla")
-    assert jk.implementations("eig") == jk.implementations("eigvals") == jk.implementations("schur")
+    assert jk.implementations("schur") == ("lapack", "divide", "xla")
+    assert jk.implementations("hessenberg") == ("lapack", "xla")
+    assert jk.implementations("eig") == jk.implementations("eigvals") == ("cusolver", *jk.implementations("schur"))
     assert jk.implementations("resolvent_norm") == jk.implementations("refine") == ("xla",)
     with pytest.raises(ValueError, match="operation='svd' is unknown: use one of 'schur'"):
         jk.implementations("svd")
@@ -27,9 +28,72 @@ def test_choice_by_platform():
     for platform in dispatch.PLATFORMS:
         assert dispatch.choose("resolvent_norm", platform).name == "xla"
     with pytest.raises(
-        ValueError, match="implementation='cusolver' is unknown for 'schur': use one of 'lapack', 'xla', or None"
+        ValueError,
+        match="implementation='cusolver' is unknown for 'schur': use one of 'lapack', 'divide', 'xla', or None",
     ):
         dispatch.choose("schur", "cuda", "cusolver")
+
+
+@pytest.mark.parametrize(
+    ("platform", "n", "batch", "left", "traced", "name"),
+    [
+        ("cuda", 512, 1, True, True, "divide"),
+        ("tpu", 4096, 4, False, False, "divide"),
+        ("cuda", 511, 64, False, False, "xla"),
+        ("cuda", 256, 16, False, False, "cusolver"),
+        ("cuda", 256, 17, False, False, "xla"),
+        ("cuda", 256, 16, True, False, "xla"),
+        ("cuda", 256, 16, False, True, "xla"),
+        ("tpu", 256, 1, False, False, "xla"),
+        ("cpu", 4096, 1, False, False, "lapack"),
+    ],
+)
+def test_choice_by_order_batch_and_what_is_asked_for(platform, n, batch, left, traced, name):
+    case = dispatch.Case(n, batch, left, traced)
+    assert dispatch.choose("eig", platform, case=case).name == name
+    assert dispatch.choose("schur", platform, case=case).name == ("xla" if name == "cusolver" else name)
+
+
+def test_case_of_an_array():
+    assert dispatch.case_of(np.ones((2, 3, 5, 5)), left=True) == dispatch.Case(5, 6, left=True, traced=False)
+    seen = []
+    jax.jit(lambda A: seen.append(dispatch.case_of(A)) or A)(jnp.ones((4, 4)))
+    assert seen == [dispatch.Case(4, 1, left=False, traced=True)]
+
+
+def test_cusolver_is_called_on_the_device_and_has_no_left_vectors(monkeypatch):
+    """The program for CUDA calls cuSOLVER, with no callback and nothing of LAPACK's."""
+    from jax._src.lax import linalg  # its plugin, which tells the version, is not installed here
+
+    monkeypatch.setattr(linalg, "cuda_versions", type("Versions", (), {"cusolver_get_version": lambda: 11701}))
+    A = jax.ShapeDtypeStruct((3, 20, 20), jnp.float32)
+    for function in (jk.eig, jk.eigvals):
+        traced = jax.jit(lambda A, f=function: f(A, implementation="cusolver")).trace(A)
+        text = traced.lower(lowering_platforms=("cuda",)).as_text()
+        assert "cusolver_geev" in text
+        for word in ("callback", "lapack", "hybrid"):
+            assert word not in text
+    with pytest.raises(ValueError, match="'cusolver' has no left vectors: use implementation='xla'"):
+        jk.eig(np.eye(3, dtype=np.float32), left=True, implementation="cusolver")
+
+
+def test_cusolvers_answer_is_certified(monkeypatch):
+    """With an answer in its place: eigenvalues scaled back, a residual, NaN for the matrix that is not finite."""
+    from jaxdyn_kernels.eig import api, cusolver
+
+    monkeypatch.setattr(cusolver, "eig", lambda A: jax.lax.linalg.eig(A, compute_left_eigenvectors=False))
+    A = np.random.default_rng(0).standard_normal((2, 6, 6)) * 1e200
+    A[1, 0, 0] = np.inf
+    found = api._eig(jnp.asarray(A), left=False, balance=True, implementation="cusolver")
+    assert found.status.tolist() == [jk.Status.OK, jk.Status.NONFINITE_INPUT]
+    assert np.allclose(np.sort_complex(found.eigenvalues[0]), np.sort_complex(np.linalg.eigvals(A[0])), rtol=1e-9)
+    assert found.residual[0] <= 20
+    assert np.all(np.isnan(found.right[1]))
+    values = api._eigvals(jnp.asarray(A), balance=False, implementation="cusolver")
+    assert np.allclose(values[0], found.eigenvalues[0], rtol=1e-9)
+    monkeypatch.setattr(cusolver, "eig", lambda A: (jnp.ones(A.shape[:-1], complex), jnp.eye(6) + 0j * A))
+    wrong = api._eig(jnp.asarray(A), left=False, balance=False, implementation="cusolver")
+    assert wrong.residual[0] > 1e3
 
 
 def test_unsupported_platform_names_each_reason_and_the_remedy(monkeypatch):
@@ -68,15 +132,22 @@ def test_platforms_have_the_names_of_lowering():
 def test_describe_covers_every_operation_and_platform(monkeypatch):
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "3")
     rows = jk.describe()
-    assert len(rows) == 6 * len(dispatch.PLATFORMS)
-    by = {(row.operation, row.platform): row for row in rows}
+    by = {(row.operation, row.platform): row for row in rows}  # the last row: what runs for every case
+    assert len(by) == 7 * len(dispatch.PLATFORMS)
+    tried = [(row.implementation, row.when) for row in rows if (row.operation, row.platform) == ("eig", "cuda")]
+    assert tried == [
+        ("cusolver", "n < 512, at most 16 matrices, right vectors only, outside jit"),
+        ("divide", "n >= 512"),
+        ("xla", ""),
+    ]
     assert by["schur", "cpu"].implementation == "lapack"
     assert "inside your own jit" in by["eig", "cpu"].note
     assert "3 BLAS threads (from the environment)" in by["eig", "cpu"].note
     assert by["eig", "tpu"].implementation == by["hessenberg", "cuda"].implementation == "xla"
     assert "shifted QR" in by["eig", "tpu"].note
     assert by["resolvent_norm", "tpu"].implementation == "xla"
-    assert [row.platform for row in jk.describe(("cuda",))] == ["cuda"] * 6
+    assert {row.platform for row in jk.describe(("cuda",))} == {"cuda"}
+    assert [row.implementation for row in rows if row.platform == "cpu" and row.operation == "eig"] == ["lapack"]
 
 
 def test_describe_says_why_nothing_would_run(monkeypatch):
@@ -93,7 +164,12 @@ def test_what_claims_to_run_everywhere_lowers_everywhere(platform):
     z = jax.ShapeDtypeStruct((5,), jnp.complex64)
 
     def everything(T, z):
-        forms = jk.schur(T, implementation="xla"), jk.hessenberg(T, implementation="xla")
+        forms = (
+            jk.schur(T, implementation="xla"),
+            jk.hessenberg(T, implementation="xla"),
+            jk.schur(jnp.tile(T, (1, 2, 2)), implementation="divide"),
+            jk.reorder(T, T, order=jnp.diagonal(T, axis1=1, axis2=2)),
+        )
         portrait = jk.eig(T, left=True, implementation="xla"), jk.eigvals(T, implementation="xla")
         refined = (
             jk.refine(T, T, T, implementation="xla"),

@@ -1,4 +1,4 @@
-"""Spectral divide and conquer: every defining equation on every class in one batch, and what it says of its own work."""
+"""Spectral divide and conquer: every defining equation on every class in one batch, and what it says of its work."""
 
 import functools
 
@@ -53,7 +53,7 @@ def test_eigenvalues_agree_with_lapack(name):
 
 @pytest.mark.parametrize("dtype", [np.float64, np.complex64])
 def test_says_which_matrices_went_to_the_robust_method(dtype):
-    """Eigenvalues too sensitive for any line to part them in this precision do; gaps and clusters of a normal kind do not."""
+    """Eigenvalues too sensitive for any line to part them do; gaps and clusters of a normal kind do not."""
     _, form = decomposed(dtype)
     robust = dict(zip(NAMES, np.asarray(form.robust), strict=False))
     for name in ("ginibre", "companion", "orthogonal", "skew", "symmetric", "clustered", "permutation", "identity"):

@@ -15,13 +15,27 @@ from pathlib import Path
 
 import pytest
 
-OPERATIONS = ("schur", "eig", "eigvals", "hessenberg", "refine", "refine-pairs", "resolvent_norm")
+OPERATIONS = (
+    "schur",
+    "schur-divide",
+    "reorder",
+    "eig",
+    "eigvals",
+    "hessenberg",
+    "refine",
+    "refine-pairs",
+    "resolvent_norm",
+)
 ROOT = Path(__file__).resolve().parents[2]
 CASES = [
     *(("v5e:2x2", name, 64, 8) for name in OPERATIONS),
     *(("v5e:2x2", name, 256, 8) for name in OPERATIONS),
     *(("v5p:2x2x1", name, 64, 8) for name in ("schur", "eig", "refine-pairs")),
-    *(("v5e:2x2", name, 4096, 0) for name in ("hessenberg", "schur", "eigvals", "refine", "refine-pairs")),
+    ("v5p:2x2x1", "schur-divide", 256, 8),
+    *(
+        ("v5e:2x2", name, 4096, 0)
+        for name in ("hessenberg", "schur", "schur-divide", "eigvals", "refine", "refine-pairs")
+    ),
 ]
 MOST = 12e9
 """Bytes of temporaries that may be needed, of the 16 GB of a v5e."""

@@ -26,6 +26,7 @@ OPERATIONS = {
     "hessenberg": lambda A: jk.hessenberg(A, implementation="xla"),
     "refine": lambda A: jk.refine(A, A, A, implementation="xla"),
     "refine-pairs": lambda A: jk.refine(A, A, A, residual="double-single"),
+    "reorder": lambda A: jk.reorder(A, A, order=jnp.diagonal(A, axis1=-2, axis2=-1)),
     "resolvent_norm": lambda A: jk.resolvent_norm(A, jnp.ones(4096, jnp.complex64)),
 }
 

@@ -1,0 +1,67 @@
+"""A batch spread over devices: the same numbers as on one, and nothing that passes between the devices."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jaxdyn_kernels as jk
+
+ROOT = Path(jk.__file__).resolve().parents[1]
+
+CODE = """
+import json
+import jax, jax.numpy as jnp, numpy as np
+import jaxdyn_kernels as jk
+from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
+from tests.matrices import matrix
+
+assert len(jax.devices()) == 8
+mesh = Mesh(np.array(jax.devices()), ("batch",))
+spread, one = NamedSharding(mesh, P("batch")), jax.devices()[0]
+A = np.stack([matrix(name, 7, np.float32) for name in
+              ("ginibre", "grcar", "orthogonal", "graded", "symmetric", "companion", "zero", "clustered")])
+
+def everything(A):
+    portrait = jk.eig(A, left=True, implementation="xla")
+    form = jk.schur(A, implementation="xla")
+    mapped = jax.vmap(lambda M: jk.eigvals(M, implementation="xla"))(A)
+    fine = jk.refine(A, form.Q, form.T, implementation="xla")
+    return form, portrait, mapped, fine
+
+local = jax.shard_map(everything, mesh=mesh, in_specs=P("batch"), out_specs=P("batch"), check_vma=False)
+found = {}
+for name, function in (("jit", everything), ("shard_map", local)):
+    like = jax.ShapeDtypeStruct(A.shape, A.dtype, sharding=spread)
+    program = jax.jit(function).lower(like).compile()
+    text = program.as_text()
+    result = program(jax.device_put(A, spread))
+    found[name] = [word for word in ("all-reduce", "all-gather", "all-to-all", "collective-permute") if word in text]
+    alone = jax.jit(everything)(jax.device_put(A, one)) if name == "jit" else alone
+    leaves = zip(jax.tree.leaves(result), jax.tree.leaves(alone), strict=True)
+    found[name + " equal"] = all(np.allclose(x, y, atol=1e-5, equal_nan=True) for x, y in leaves)
+    found[name + " devices"] = len(result[0].T.sharding.device_set)
+print(json.dumps(found))
+"""
+
+
+def test_a_batch_over_eight_devices():
+    """Under jit only the loops' own ends are agreed on; inside shard_map nothing passes between the devices at all."""
+    environment = {
+        **os.environ,
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": str(ROOT),
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", CODE], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["jit equal"]
+    assert found["shard_map equal"]
+    assert found["jit devices"] == found["shard_map devices"] == 8
+    assert found["shard_map"] == []
+    assert "all-to-all" not in found["jit"]
+    assert "collective-permute" not in found["jit"]
