@@ -8,6 +8,8 @@ import jaxdyn_kernels as jk
 import numpy as np
 import pytest
 import scipy.linalg
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from jaxdyn_kernels import Status
 from jaxdyn_kernels.schur import api, divide, lapack
 from jaxdyn_kernels.schur.sign import sign
@@ -67,6 +69,23 @@ def test_a_matrix_that_is_not_finite_fails_alone():
     assert form.status[-1] == Status.NONFINITE_INPUT
     assert np.all(np.isnan(form.T[-1]))
     assert not form.robust[-1]
+
+
+@settings(max_examples=3, deadline=None, derandomize=True)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    share=st.sampled_from([0.02, 0.1, 0.5]),
+    entries=st.sampled_from([(1.0,), (1.0, -1.0), (1.0, 2.0, 0.5, -1.0), (1.0, 1e-20, 1e10)]),
+)
+def test_any_structure(seed, share, entries):
+    """Sparse matrices of few values, a batch at once: ties, zeros, repeated eigenvalues, reducible ones."""
+    rng = np.random.default_rng(seed)
+    shape = (len(NAMES) + 1, SIZE, SIZE)
+    A = np.where(rng.random(shape) < share, rng.choice(entries, shape), 0)
+    form = jk.schur(A, implementation="divide")
+    assert np.all(form.status == Status.OK)
+    for k in range(len(A)):
+        assert_schur(A[k], form.T[k], form.Q[k])
 
 
 def test_real_jacobians(shared):

@@ -1,5 +1,7 @@
 """The accelerator's benchmark runs unattended: a line for each case, also for one that fails or is not installed."""
 
+import subprocess
+
 import jaxdyn_kernels as jk
 import pytest
 
@@ -26,8 +28,18 @@ def test_nothing_starts_when_the_time_is_over(capsys):
     assert capsys.readouterr().out.count("no time left") == 2
 
 
-def test_a_case_ends_at_its_limit():
-    assert gpu_kernels._apart("xla,2,6,float32", 1.01) == {"note": "stopped after 1 s"}
+def test_a_case_ends_at_its_limit_and_the_next_has_a_process(monkeypatch):
+    worker = gpu_kernels.Worker()
+    monkeypatch.setattr(worker, "_start", lambda: start(worker, ["sleep", "60"]))
+    assert worker.ask("xla,2,6,float32", 1.1) == {"note": "stopped after 1 s"}
+    assert worker.process is None
+    monkeypatch.setattr(worker, "_start", lambda: start(worker, ["false"]))
+    assert worker.ask("xla,2,6,float32", 5) == {"note": "failed: the process ended with 1"}
+
+
+def start(worker, command):
+    """In place of the worker's own process."""
+    worker.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def test_what_is_compared_exists():
