@@ -68,8 +68,8 @@ def schur(A: ArrayLike, *, vectors: bool = True, implementation: str | None = No
         Also Q. Without them about half the work is left out, and the evidence is weaker.
     implementation : str, optional
         Force one of ``implementations("schur")``; by default the platform of the array decides (under a trace: the
-        platform of the default device), with order and batch; `describe` lists the rows. Forcing "lapack" for an array of an accelerator copies it to the host, where
-        the result stays.
+        platform of the default device), with order and batch: `describe` lists the rows. Forcing "lapack" for an array
+        of an accelerator copies it to the host, where the result stays.
 
     Returns
     -------
