@@ -168,8 +168,7 @@ def _prepared(method: str, A: np.ndarray) -> tuple[Callable[[], Any], Callable[[
 
         return run, lambda found: tuple(x.cpu().numpy() for x in found), lambda _: device
     if method == "cupy":
-        import cupy
-
+        cupy = importlib.import_module("cupy")
         there = cupy.asarray(A)
 
         def run():

@@ -108,8 +108,18 @@ def reorder(
 
 
 def _certified(T: Array, Q: Array, key: Array, *, implementation: str) -> ReorderResult:
-    form, source, evidence = over_flat_batch(_flat, T, Q, jnp.broadcast_to(key[..., None, :], T.shape))
-    return ReorderResult(*form, source, *evidence, implementation=implementation)
+    (form, vectors), source, evidence = over_flat_batch(_flat, T, Q, jnp.broadcast_to(key[..., None, :], T.shape))
+    residual, departure, converged, status = evidence
+    return ReorderResult(
+        T=form,
+        Q=vectors,
+        source=source,
+        residual=residual,
+        orthogonality=departure,
+        converged=converged,
+        status=status,
+        implementation=implementation,
+    )
 
 
 def _flat(T: Array, Q: Array, keys: Array):
