@@ -98,6 +98,10 @@ class Worker:
         if self.process is not None:
             self.process.kill()
             self.process.wait()
+            for pipe in (self.process.stdin, self.process.stdout):
+                if pipe is not None:
+                    with contextlib.suppress(BrokenPipeError):  # what it did not read any more
+                        pipe.close()
         self.process = None
 
     def _start(self) -> None:
