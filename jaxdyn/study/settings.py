@@ -67,5 +67,11 @@ class StudySettings:
 
 @cache
 def claims() -> list[dict[str, Any]]:
-    """Return the claims of `claims.json`: name, claim, statistic, text, formula, margin, ladder."""
+    """Return the claims of `claims.json`: name, claim, statistic, text, formula, margin, ladder, other definitions."""
     return json.loads(files("jaxdyn.study").joinpath("claims.json").read_text(encoding="utf-8"))
+
+
+def definitions(claim: dict[str, Any]) -> dict[str, str]:
+    """Give the statistics that a claim can be judged by, by name: the claim's own first, then its other definitions."""
+    others = claim.get("definitions", {}).items()
+    return {claim["name"]: claim["statistic"], **{f"{claim['name']}, {name}": one for name, one in others}}

@@ -139,6 +139,13 @@ def model_at(out: str | Path, step: int) -> Model:
     return Model(arch, params, load_tokenizer(out / MODEL), f"{out}, step {step}", None, digest, stop_ids=(BOS,))
 
 
+def kept_steps(out: str | Path) -> list[int]:
+    """List the steps whose checkpoints a run keeps for good and has reached: 0, the powers of two, the last."""
+    settings = TrainSettings(**folder.read_record(Path(out))["settings"])
+    with checkpoints.Checkpoints(Path(out), steps=settings.steps, read_only=True) as saved:
+        return [step for step in checkpoints.log_spaced(settings.steps) if step in saved.steps]
+
+
 def _steps(arch, settings, stream, parts, out, saved, progress):
     """Go from the newest checkpoint to the last step; the parameters there, and the tokens a second on the way."""
     state, done = optimizer.start(arch, settings), saved.latest
