@@ -3,9 +3,6 @@
 import numpy as np
 import xarray as xr
 
-from jaxdyn.study.conventions import AXES
-from jaxdyn.study.settings import claims
-
 from . import captions
 from .chart import Chart, Panel, Series
 
@@ -22,8 +19,8 @@ def specification_chart(found: xr.Dataset) -> Chart:
     """
     from .study import data_words
 
-    margins = {one["name"]: one["margin"] for one in claims()}
-    choices = [(axis, value) for axis in AXES for value in dict.fromkeys(found[axis].values.tolist())]
+    axes = [str(name) for name in found.coords if found[name].dims == ("convention",) and name != "convention"]
+    choices = [(axis, value) for axis in axes for value in dict.fromkeys(found[axis].values.tolist())]
     choices = [(axis, value) for axis, value in choices if len(set(found[axis].values.tolist())) > 1]
     panels = []
     for column, name in enumerate(found["claim"].values.tolist()):
@@ -32,7 +29,7 @@ def specification_chart(found: xr.Dataset) -> Chart:
         order = order[np.isfinite(at["excess"].values[order])]
         if not len(order):
             continue
-        x, margin = np.arange(len(order)), margins[str(at["of_claim"].values)]
+        x, margin = np.arange(len(order)), float(at["margin"])
         y, low, high = (at[key].values[order] for key in ("excess", "excess_low", "excess_high"))
         verdicts = np.array([str(one) for one in at["verdict"].values[order]])
         band = Series("margin", "null", x, 0 * y, np.full(len(x), -margin), np.full(len(x), margin))

@@ -1,7 +1,6 @@
 """Stage 7 of 7: the figures of a study and of a trajectory: the claims first, then what each verdict rests on.
 
-Reads `study/*.zarr` (`jaxdyn study`) and `trajectory.zarr` (`jaxdyn trajectory`) in a folder; computes nothing but
-which verdicts survive, a count of what is stored.
+Reads `study/*.zarr` (`jaxdyn study`) and `trajectory.zarr` (`jaxdyn trajectory`) in a folder.
 """
 
 import json
@@ -15,7 +14,6 @@ import xarray as xr
 from jaxdyn.errors import InputError
 from jaxdyn.store import describe, open_tree
 from jaxdyn.store.dataset import read_dataset
-from jaxdyn.study.survival import CHANGED, survival
 
 from . import captions
 from .alone import write_alone
@@ -184,13 +182,12 @@ def rungs_chart(found: xr.Dataset) -> Chart:
 
 def survival_chart(conventions: xr.Dataset) -> Chart:
     """List which verdicts survive: of the conventions that change one choice, or all, how many give the same kind."""
-    found = survival(conventions, str(conventions.attrs.get("operator", "in-context")))
     words = {"definition": "definition of the number", "all": "everything at once", "target": "block or update",
              "average": "average first", "operator": "operator", "metric": "metric", "corpus": "corpus"}  # fmt: skip
-    rows = [("claim", "kind at the primary convention", *(words[one] for one in CHANGED))]
-    for name in found["claim"].values:
-        at, cells = found.sel(claim=name), []
-        for changed in CHANGED:
+    rows = [("claim", "kind at the primary convention", *(words[str(one)] for one in conventions["changed"].values))]
+    for name in conventions["judged"].values:
+        at, cells = conventions.sel(judged=name), []
+        for changed in conventions["changed"].values:
             same, other, open_ = (int(at[key].sel(changed=changed)) for key in ("same", "other", "undecided"))
             total = same + other + open_
             cells.append(f"{same} of {total}" + (f", {other} opposed" if other else "") if total else "-")

@@ -158,7 +158,7 @@ def _by_layer(excess, settings):
     """Return p of each layer's excess, NaN with a single text."""
     if excess.shape[-1] < 2:
         return np.full(len(excess), np.nan)
-    return nulls.max_t(excess, np.arange(excess.shape[-1]), seed=settings.seed)[1]
+    return nulls.sign_flip_test(excess, np.arange(excess.shape[-1]), seed=settings.seed)[1]
 
 
 def _trend(series, settings):

@@ -33,6 +33,7 @@ from .conventions import AXES, OWN, Convention, every_convention
 from .ladder import beside, measure, primary_ladder
 from .settings import PAGE, StudySettings, claims, definitions
 from .statistics import STATISTICS
+from .survival import survival
 from .verdict import judge, specification
 
 FOLDER, CLAIMS = "study", "claims"
@@ -196,8 +197,10 @@ class _Work:
         names = {name: ("convention", [getattr(one, name) for one in every]) for name in
                  AXES}  # fmt: skip
         names["of_claim"] = "claim", [one["name"] for one in own]
-        labels = [str(one) for one in every]
-        return xr.Dataset(data, {"convention": labels, "claim": [one["label"] for one in own], **names})
+        names["margin"] = "claim", [one["margin"] for one in own]
+        labels = {"convention": [str(one) for one in every], "claim": [one["label"] for one in own]}
+        found = xr.Dataset(data, labels | names)
+        return found.merge(survival(found, self._settings.operator))
 
     def _one_convention(self, convention: Convention, own: list[dict[str, Any]]) -> list[dict[str, Any]]:
         blocks, ratio = self._blocks(convention.operator, convention.corpus), self._ratio(convention.corpus)

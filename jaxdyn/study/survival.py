@@ -26,18 +26,18 @@ def survival(found: xr.Dataset, operator: str) -> xr.Dataset:
 
     Returns
     -------
-    `primary` (claim), the kind at the primary convention; `same`, `other`, `undecided` (claim, changed): how many of
-    the changed conventions give the same kind, the other decided one, none. `primary` undecided: every decided verdict
-    counts as other.
+    `primary` (judged), the kind of each claim at the primary convention; `same`, `other`, `undecided` (judged,
+    changed): how many of the changed conventions give the same kind, the other decided one, none. Where `primary` is
+    undecided, every decided verdict counts as other.
     """
     names = list(dict.fromkeys(found["of_claim"].values.tolist()))
     rows = [_of_claim(found, name, operator) for name in names]
     counts = {
-        key: (("claim", "changed"), np.array([[row[changed].count(key) for changed in CHANGED] for _, row in rows]))
+        key: (("judged", "changed"), np.array([[row[changed].count(key) for changed in CHANGED] for _, row in rows]))
         for key in ("same", "other", "undecided")
     }
-    primary = ("claim", [first for first, _ in rows])
-    return xr.Dataset({**counts, "primary": primary}, {"claim": names, "changed": list(CHANGED)})
+    primary = ("judged", [first for first, _ in rows])
+    return xr.Dataset({**counts, "primary": primary}, {"judged": names, "changed": list(CHANGED)})
 
 
 def _of_claim(found: xr.Dataset, name: str, operator: str) -> tuple[str, dict[str, list[str]]]:

@@ -15,6 +15,7 @@ from jaxdyn.report.specification import specification_chart
 from jaxdyn.store.dataset import write_dataset
 from jaxdyn.study.conventions import every_convention
 from jaxdyn.study.run import judged
+from jaxdyn.study.survival import survival
 from tests.report import browser
 from tests.report.test_browser import visit
 from tests.report.test_figures import NEVER, texts
@@ -55,8 +56,9 @@ def conventions():
     data = {"excess": excess, "excess_low": excess - 0.01, "excess_high": excess + 0.02, "verdict": verdict}
     labels = {axis: ("convention", [getattr(one, axis) for one in every]) for axis in axes}
     labels |= {"convention": [str(one) for one in every], "claim": ["alignment", "alignment, trace"]}
-    labels |= {"of_claim": ("claim", ["alignment"] * 2)}
-    return xr.Dataset({name: (("convention", "claim"), value) for name, value in data.items()}, labels, ABOUT)
+    labels |= {"of_claim": ("claim", ["alignment"] * 2), "margin": ("claim", [0.05] * 2)}
+    found = xr.Dataset({name: (("convention", "claim"), value) for name, value in data.items()}, labels, ABOUT)
+    return found.merge(survival(found, "in-context"))
 
 
 def over_training():
@@ -108,6 +110,7 @@ def test_the_curve_is_sorted_and_its_dots_are_the_choices():
         drawn = np.array([places[x] for x in sorted(places)])
         np.testing.assert_array_equal(drawn, np.sort(own[np.isfinite(own)]))
         at = np.argsort(own)[: len(drawn)]
+        assert panel.grid is not None
         row = panel.names.index("isolated")
         np.testing.assert_array_equal(panel.grid[row], found["operator"].values[at] == "isolated")
         assert panel.grid.sum(axis=0).tolist() == [4.0] * len(drawn)  # one dot for each of four choices; one corpus

@@ -24,7 +24,7 @@ def stage(of, labels, verdict, corpora=(OWN,)):
 
 
 def counts(found, claim, changed):
-    at = found.sel(claim=claim, changed=changed)
+    at = found.sel(judged=claim, changed=changed)
     return tuple(int(at[key]) for key in ("same", "other", "undecided"))
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxdyn.errors import InputError
-from jaxdyn.nulls import max_t
+from jaxdyn.nulls import sign_flip_test
 
 
 def correlated(rng, layers, articles, each=2):
@@ -15,12 +15,14 @@ def correlated(rng, layers, articles, each=2):
 
 
 def test_any_layer_is_found_by_chance_in_five_of_a_hundred_runs(rng):
-    found = [max_t(*correlated(rng, 12, 16), draws=199, seed=number)[1].min() <= 0.05 for number in range(300)]
+    found = [sign_flip_test(*correlated(rng, 12, 16), draws=199, seed=number)[1].min() <= 0.05 for number in range(300)]
     assert 0.02 < np.mean(found) < 0.085
     # Samples taken for articles, or each layer by itself, find several times as many.
     runs = [correlated(rng, 12, 16) for _ in range(60)]
-    alone = [min(max_t(row[None], articles, draws=199)[1][0] for row in excess) <= 0.05 for excess, articles in runs]
-    apart = [max_t(excess, np.arange(32), draws=199)[1].min() <= 0.05 for excess, _ in runs]
+    alone = [
+        min(sign_flip_test(row[None], articles, draws=199)[1][0] for row in excess) <= 0.05 for excess, articles in runs
+    ]
+    apart = [sign_flip_test(excess, np.arange(32), draws=199)[1].min() <= 0.05 for excess, _ in runs]
     assert np.mean(alone) > 0.15
     assert np.mean(apart) > 0.15
 
@@ -28,35 +30,35 @@ def test_any_layer_is_found_by_chance_in_five_of_a_hundred_runs(rng):
 def test_a_layer_with_an_excess_is_found_and_the_others_are_not(rng):
     excess, articles = correlated(rng, 8, 24)
     excess[3] += 2.5
-    value, p = max_t(excess, articles)
+    value, p = sign_flip_test(excess, articles)
     assert p[3] <= 0.01
     assert value[3] > 4
     assert np.all(np.delete(p, 3) > 0.05)
-    single = max_t(excess[5:6], articles)[1][0]
+    single = sign_flip_test(excess[5:6], articles)[1][0]
     assert p[5] > single  # one of eight has to pass more than one alone
 
 
 def test_the_same_in_any_unit_and_for_either_sign(rng):
     excess, articles = correlated(rng, 4, 10)
-    value, p = max_t(excess + 0.7, articles)
-    again = max_t(-1e-3 * (excess + 0.7), articles)
+    value, p = sign_flip_test(excess + 0.7, articles)
+    again = sign_flip_test(-1e-3 * (excess + 0.7), articles)
     np.testing.assert_allclose(again[0], -value, rtol=1e-9)
     np.testing.assert_array_equal(again[1], p)
 
 
 def test_every_flip_of_few_articles_is_as_likely():
     """Three articles, all up by the same: 2 of the 8 flips reach it, so p is near 1/4 however large the excess."""
-    value, p = max_t(np.array([[9.0, 9.1, 8.9]]), np.arange(3), draws=3999)
+    value, p = sign_flip_test(np.array([[9.0, 9.1, 8.9]]), np.arange(3), draws=3999)
     assert value[0] > 100
     assert 0.22 < p[0] < 0.28
 
 
 def test_a_layer_that_failed_is_without_a_number_and_does_not_touch_the_others(rng):
     excess, articles = correlated(rng, 3, 12)
-    value, p = max_t(np.concatenate([excess, [np.full(24, np.nan)]]), articles)
+    value, p = sign_flip_test(np.concatenate([excess, [np.full(24, np.nan)]]), articles)
     assert np.isnan([value[3], p[3]]).all()
-    np.testing.assert_array_equal(p[:3], max_t(excess, articles)[1])
-    zero = max_t(np.zeros((2, 4)), np.arange(4))
+    np.testing.assert_array_equal(p[:3], sign_flip_test(excess, articles)[1])
+    zero = sign_flip_test(np.zeros((2, 4)), np.arange(4))
     assert (zero[0] == 0).all()
     assert (zero[1] == 1).all()
 
@@ -69,4 +71,4 @@ def test_what_cannot_be_tested_is_refused():
         (np.ones((2, 3)), [0, 1, 2], 5),
     ):
         with pytest.raises(InputError, match="articles"):
-            max_t(excess, articles, draws=draws)
+            sign_flip_test(excess, articles, draws=draws)

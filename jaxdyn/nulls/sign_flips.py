@@ -12,7 +12,7 @@ from .null import clustered
 BATCH = 64  # flips held at once
 
 
-def max_t(
+def sign_flip_test(
     excess: Float[np.ndarray, "L S"], articles: Sequence[int] | np.ndarray, *, draws: int = 1999, seed: int = 0
 ) -> tuple[Float[np.ndarray, " L"], Float[np.ndarray, " L"]]:
     """Test the mean excess of every layer against 0; the chance that any layer is found by chance stays below p.
