@@ -4,6 +4,7 @@ import json
 import re
 import shlex
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,8 +34,8 @@ def trajectory(
     samples: Annotated[int | None, typer.Option(help="Take the first N texts.")] = None,
     operator: Annotated[str, typer.Option(help="in-context, isolated or ov.")] = "in-context",
     stages: Annotated[str, typer.Option(help="What is left out has no numbers.")] = "ladder,surrogates,topology",
-    rungs: Annotated[str, typer.Option(help="Of the ladder; the first checkpoint stands for N5.")] = "N0,N1,N2,N4",
-    draws: Annotated[int, typer.Option(help="Of N0 to N2.")] = 8,
+    rungs: Annotated[str, typer.Option(help="Of the ladder; the first checkpoint stands for N5.")] = "N0,N1,N2",
+    draws: Annotated[int, typer.Option(help="Of N0 to N2.")] = 4,
     max_tokens: Annotated[int | None, typer.Option(help="Keep at most so many tokens of each text.")] = None,
     seed: Annotated[int, typer.Option(help="Of every random number.")] = 0,
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
@@ -52,12 +53,13 @@ def trajectory(
     from .pipeline.texts import read_texts
     from .report.source import parse_formats
     from .report.study import write_study
-    from .study import StudySettings
     from .study import trajectory as follow
+    from .study.trajectory import SETTINGS
 
     endings = parse_formats(formats)
     prompts = read_texts(texts, samples=samples)
-    settings = StudySettings(
+    settings = replace(
+        SETTINGS,
         operator=operator,  # pyright: ignore[reportArgumentType]
         operators=(operator,),  # pyright: ignore[reportArgumentType]
         stages=_names(stages),

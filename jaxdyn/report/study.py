@@ -56,9 +56,12 @@ def charts_of(stages: dict[str, xr.Dataset]) -> list[Chart]:
         charts += trajectory_charts(stages[TRAJECTORY])
     if "surrogates" in stages:
         found = stages["surrogates"]
+        charts.append(surrogate_chart(found, data_words(found)))
+    if "order_effective_rank" in stages.get("surrogates", {}):
+        found = stages["surrogates"]
         orders = found[["order_effective_rank", "normal_effective_rank"]].drop_vars("alpha", errors="ignore")
         orders = orders.rename({"order_effective_rank": "effective_rank", "order_alpha": "alpha"})
-        charts += [surrogate_chart(found, data_words(found)), order_chart(orders, data_words(found))]
+        charts.append(order_chart(orders, data_words(found)))
     if "functional" in stages:
         charts.append(functional(stages["functional"], data_words(stages["functional"])))
     if "topology" in stages:

@@ -7,7 +7,7 @@ from the stages and come last, in `claims.zarr`, with the text of `claims.json` 
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -216,6 +216,9 @@ class _Work:
     def _surrogates(self) -> xr.Dataset:
         blocks = self._blocks(self._settings.operator)
         settings = SurrogateSettings(draws=min(self._settings.draws, 4), seed=self._settings.seed)
+        if self._settings.interventions == "claim":
+            settings = replace(settings, names=("normal", "n1-of-normal"), alphas=(), sites=("all",))
+            return surrogate_study(blocks, settings, progress=partial(self._tick, "surrogates"))
         found = surrogate_study(blocks, settings, progress=partial(self._tick, "surrogates"))
         orders = order_study(blocks).rename({"effective_rank": "order_effective_rank", "alpha": "order_alpha"})
         return found.merge(orders, combine_attrs="override")

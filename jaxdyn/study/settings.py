@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, Literal, get_args
 
 from jaxdyn.errors import InputError
 from jaxdyn.jacobians.request import Operator
@@ -14,6 +14,8 @@ PAGE = "docs/study.md"
 STAGES = ("ladder", "conventions", "surrogates", "functional", "topology")
 """What can be left out; the claims that need it are then without a verdict."""
 
+Interventions = Literal["every", "claim"]
+INTERVENTIONS = get_args(Interventions)
 RUNGS = ("N0", "N1", "N2", "N4", "N5")
 
 
@@ -30,6 +32,8 @@ class StudySettings:
     draws : of N0 to N2, at least 2.
     weight_draws : of N4.
     init_seeds : of N5, 5 or more.
+    interventions : "every" surrogate at every site with the sweep of eigenvalue orders, or "claim", what the claim
+        about the Schur intervention needs.
     displacements : of the functional test, a sample and block.
     topology_draws, refits : of the nulls of the coupling; see `TopologySettings`.
     max_tokens : tokens kept of each text; None keeps all.
@@ -43,6 +47,7 @@ class StudySettings:
     draws: int = 8
     weight_draws: int = 5
     init_seeds: int = FEWEST
+    interventions: Interventions = "every"
     displacements: int = 2
     topology_draws: int = 199
     refits: int = 39
@@ -57,6 +62,9 @@ class StudySettings:
                 raise InputError(msg, page=PAGE)
         if self.operator not in self.operators:
             msg = f"operator: got {self.operator!r}; allowed one of operators, {', '.join(self.operators)}"
+            raise InputError(msg, page=PAGE)
+        if self.interventions not in INTERVENTIONS:
+            msg = f"interventions: got {self.interventions!r}; allowed {', '.join(INTERVENTIONS)}"
             raise InputError(msg, page=PAGE)
         least = {"draws": 2, "weight_draws": 2, "init_seeds": FEWEST, "displacements": 1}
         for name, few in {**least, "topology_draws": 20, "refits": 20}.items():

@@ -31,8 +31,16 @@ from .settings import PAGE, StudySettings, claims
 
 STORE, GROUP, FOLDER = "trajectory.zarr", "trajectory", "checkpoints"
 STAGES = ("ladder", "surrogates", "topology")
-SETTINGS = StudySettings(stages=STAGES, rungs=("N0", "N1", "N2", "N4"))
-"""What is computed at each checkpoint where nothing else is asked for."""
+SETTINGS = StudySettings(
+    operators=("in-context",),
+    stages=STAGES,
+    rungs=("N0", "N1", "N2"),
+    draws=4,
+    interventions="claim",
+    topology_draws=99,
+    refits=20,
+)
+"""What is computed at each checkpoint where nothing else is asked for: what the figures draw."""
 
 BATCH = 16  # texts whose logits are held at once
 NUMBERS = ("number", "null", "excess", "excess_low", "excess_high", "floor", "trend_p")
