@@ -232,6 +232,7 @@ class _Work:
     def _topology(self) -> xr.Dataset:
         settings = TopologySettings(
             operator=self._settings.operator,
+            nulls=self._settings.topology_nulls,
             draws=self._settings.topology_draws,
             refits=self._settings.refits,
             max_tokens=self._settings.max_tokens,

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 from jaxdyn.errors import InputError
 from jaxdyn.jacobians.request import Operator
 from jaxdyn.nulls.n5_initial import FEWEST
+from jaxdyn.topology.settings import NULLS
 
 PAGE = "docs/study.md"
 STAGES = ("ladder", "conventions", "surrogates", "functional", "topology")
@@ -35,7 +36,7 @@ class StudySettings:
     interventions : "every" surrogate at every site with the sweep of eigenvalue orders, or "claim", what the claim
         about the Schur intervention needs.
     displacements : of the functional test, a sample and block.
-    topology_draws, refits : of the nulls of the coupling; see `TopologySettings`.
+    topology_nulls, topology_draws, refits : of the coupling; see `TopologySettings`.
     max_tokens : tokens kept of each text; None keeps all.
     seed : of every random number.
     """
@@ -49,6 +50,7 @@ class StudySettings:
     init_seeds: int = FEWEST
     interventions: Interventions = "every"
     displacements: int = 2
+    topology_nulls: tuple[str, ...] = NULLS
     topology_draws: int = 199
     refits: int = 39
     max_tokens: int | None = None
@@ -56,7 +58,12 @@ class StudySettings:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run, naming the argument."""
-        for name, allowed in (("stages", STAGES), ("rungs", RUNGS), ("operators", ("in-context", "isolated", "ov"))):
+        for name, allowed in (
+            ("topology_nulls", NULLS),
+            ("stages", STAGES),
+            ("rungs", RUNGS),
+            ("operators", ("in-context", "isolated", "ov")),
+        ):
             if unknown := [one for one in getattr(self, name) if one not in allowed]:
                 msg = f"{name}: got {unknown[0]!r}; allowed {', '.join(allowed)}"
                 raise InputError(msg, page=PAGE)

@@ -37,6 +37,7 @@ SETTINGS = StudySettings(
     rungs=("N0", "N1", "N2"),
     draws=4,
     interventions="claim",
+    topology_nulls=("rotated", "shuffled"),
     topology_draws=99,
     refits=20,
 )

@@ -89,6 +89,7 @@ def test_operator_and_seed_change_what_they_are_for(small, texts, tmp_path):
         ({"stages": ("ladders",)}, "stages"),
         ({"init_seeds": 2}, "init_seeds"),
         ({"interventions": "none"}, "interventions"),
+        ({"topology_nulls": ("rotate",)}, "topology_nulls"),
         ({"operator": "ov"}, "operator"),
     ],
 )
