@@ -1,5 +1,6 @@
 """What an application, unlike the library, may do: set jax up, keep compiled programs, show tracebacks."""
 
+import logging
 import os
 from pathlib import Path
 
@@ -36,6 +37,7 @@ def configure(dtype: str, weights_dtype: str | None) -> None:
     if weights_dtype not in (None, "bfloat16", "float32"):
         msg = f"weights-dtype: got {weights_dtype!r}; allowed 'bfloat16' or 'float32'"
         raise InputError(msg)
+    logging.getLogger("absl").setLevel(logging.ERROR)  # orbax's notes about its own options
     if dtype == "float64":
         jax.config.update("jax_enable_x64", True)
     keep_compiled()

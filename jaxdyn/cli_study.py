@@ -31,6 +31,9 @@ def study(
     rungs: Annotated[str, typer.Option(help="Of the ladder; N6 and N7 are always there.")] = "N0,N1,N2,N4,N5",
     draws: Annotated[int, typer.Option(help="Of N0 to N2.")] = 8,
     init_seeds: Annotated[int, typer.Option(help="Random initialisations of N5, 5 or more.")] = 5,
+    untrained: Annotated[
+        int | None, typer.Option(help="Study the same architecture at random initialisation, with this seed.")
+    ] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Keep at most so many tokens of each text.")] = None,
     seed: Annotated[int, typer.Option(help="Of every random number.")] = 0,
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
@@ -71,6 +74,7 @@ def study(
         seed=seed,
     )
     loaded = application.load(model, dtype, None, revision)
+    loaded = loaded if untrained is None else loaded.initialised(untrained)
     found, page = _run(loaded, prompts, settings, out, endings, corpora=corpora, resume=resume, quiet=quiet)
     if as_json:
         typer.echo(json.dumps({"out": str(out), "report": str(page), "claims": as_dicts(found)}))
