@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import jaxdyn
-from docs import fill, gallery
+from docs import fill, gallery, studies
 from jaxdyn import embedded
 from jaxdyn.measures import MEASURES, henrici_normalized, nulls
 from jaxdyn.pipeline.texts import read_texts
@@ -134,6 +134,7 @@ def test_the_pages_that_errors_name_exist() -> None:
 def test_the_figures_are_there_and_small() -> None:
     files = list(gallery.FIGURES.iterdir())
     shown = {f"{run}_{figure}" for run, figures in gallery.SHOWN.items() for figure in figures} | {"hero"}
+    shown |= {f"{run}_{figure}" for run, figures in studies.SHOWN.items() for figure in figures}
     assert {file.stem for file in files} == shown
     assert sum(file.stat().st_size for file in files) < 3e6
 
