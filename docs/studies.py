@@ -1,4 +1,4 @@
-"""Make the figures and numbers of the page on the study again: `python -m docs.studies` from the root of the repository.
+"""Make the figures and numbers of the page on the study: `python -m docs.studies` from the root of the repository.
 
 Four studies and one trajectory in docs/runs/ (kept, so that the next call draws only). It must hold a model folder
 `stories260k`, the texts `tinystories_1000.json` and `wikitext_1000.json`, and three training runs `s0`, `s1`, `s2` of
