@@ -88,8 +88,9 @@ def trajectory_table(found: Any) -> Table:
     names = [str(name) for name in found["claim"].values if np.isfinite(found["number"].sel(claim=name)).any()]
     for name in ("step", "loss", *names):
         table.add_column(name, justify="right", overflow="fold")
+    mean = found[["number", "excess", "loss"]].mean("run")
     for step in found["step"].values:
-        at = found.sel(step=step).mean("run", numeric_only=True)
+        at = mean.sel(step=step)
         cells = [
             f"{float(at['number'].sel(claim=name)):.3f} ({float(at['excess'].sel(claim=name)):+.3f})" for name in names
         ]

@@ -105,6 +105,11 @@ def test_the_command_reads_training_runs_and_writes_a_report(tmp_path, shared):
     assert np.shape(said["claims"]["depth gradient"]["number"]) == (1, 4)
     assert (tmp_path / "out" / "report.html").exists()
     assert (tmp_path / "out" / "trajectory.png").exists()
+    plain = [one for one in given if one not in ("--json", "--quiet")]
+    shown = CliRunner().invoke(app, [*plain, "--resume"])
+    assert shown.exit_code == 0, shown.output
+    assert "depth gradient" in shown.stdout
+    assert len([line for line in shown.stdout.splitlines() if line.split()[:1] in (["0"], ["1"], ["2"], ["3"])]) == 4
     for wrong, message in (("0,x", "whole numbers"), ("0,7", "allowed 0, 1, 2, 3")):
         refused = CliRunner().invoke(app, [*given, "--steps", wrong, "--out", str(tmp_path / "other")])
         assert refused.exit_code != 0
