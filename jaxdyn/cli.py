@@ -22,6 +22,7 @@ from . import application, embedded
 from .cli_dynamics import dynamics
 from .cli_semanticity import semanticity
 from .cli_study import study
+from .cli_sweep import sweep
 from .cli_train import train
 from .errors import InputError, address
 
@@ -203,6 +204,7 @@ app.command()(train)
 app.command()(semanticity)
 app.command()(study)
 app.command()(dynamics)
+app.command()(sweep)
 
 
 @app.command()

@@ -116,7 +116,10 @@ def finish(store: Store, model: Model, settings: Settings, layers: tuple[int, ..
 
 
 def store_unit(store: Store, unit: int, pieces: Iterable[tuple[int | None, Arrays]]) -> None:
-    """Write one unit and mark it done: matrices layer by layer as they come, numbers all at once, because a write has a price."""
+    """Write one unit and mark it done.
+
+    Matrices are written layer by layer as they come, numbers all at once, because a write has a price.
+    """
     numbers: dict[str, list[np.ndarray]] = {}
     for layer, arrays in pieces:
         if layer is None:

@@ -12,7 +12,7 @@ PARTS = ("block", "update", "attention", "mlp")
 ANALYZE_OPERATORS = ("in-context", "isolated", "ov")
 
 OUTPUTS = ("eigenvalues", "singular-values", "averages", "schur", "jacobians")
-"""What may be stored beside the scalars: spectra; the averaged Jacobian, by a sum a unit; Schur forms; the Jacobians."""
+"""What may be stored beside the scalars: spectra, the averaged Jacobian (by a sum a unit), Schur forms, Jacobians."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,9 @@ class Settings:
         for output in self.outputs:
             check("outputs", output, OUTPUTS)
         if self.pseudospectra and "averages" not in self.outputs:
-            msg = "pseudospectra: got layers, but outputs has no averages, whose grids they are; add averages to outputs"
+            msg = (
+                "pseudospectra: got layers, but outputs has no averages, whose grids they are; add averages to outputs"
+            )
             raise InputError(msg)
         if self.draws != 0 and self.draws < 8:
             msg = f"draws: got {self.draws}; allowed 0 (no N1) or at least 8, or its spread says nothing"
