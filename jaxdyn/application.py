@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 from .errors import InputError
 
@@ -81,10 +82,11 @@ def join(
     import jax
 
     jax.config.update("jax_enable_recoverability", True)
-    chosen = {} if coordinator is None else {"cluster_detection_method": "deactivate"}
-    bind = {"coordinator_bind_address": coordinator} if local else {}
+    options: dict[str, Any] = {} if coordinator is None else {"cluster_detection_method": "deactivate"}
+    if local:
+        options["coordinator_bind_address"] = coordinator
     try:
-        jax.distributed.initialize(coordinator, processes, process, **chosen, **bind)
+        jax.distributed.initialize(coordinator, processes, process, **options)
     except (ValueError, RuntimeError) as error:
         what = "no launcher that jax knows" if coordinator is None else f"the coordinator at {coordinator}"
         first = " ".join(str(error).split())[:200]

@@ -25,13 +25,16 @@ def sweep(
     merge: Annotated[bool, typer.Option("--merge", help="Merge the stores of finished sweeps into --out.")] = False,
     processes: Annotated[int | None, typer.Option(help="Start so many processes on this machine.")] = None,
     distributed: Annotated[
-        bool, typer.Option("--distributed", help="Join the others by what jax detects; the default under a launcher.")
+        bool,
+        typer.Option(
+            "--distributed", help="Join the others in jax's runtime; the default under a launcher it detects."
+        ),
     ] = False,
     coordinator: Annotated[
         str | None, typer.Option(help="HOST:PORT of process 0, for processes begun by hand.")
     ] = None,
-    process_id: Annotated[int | None, typer.Option(help="With --coordinator: the number of this one.")] = None,
-    num_processes: Annotated[int | None, typer.Option(help="With --coordinator: how many there are.")] = None,
+    process_id: Annotated[int | None, typer.Option(help="The number of this one of several that share out.")] = None,
+    num_processes: Annotated[int | None, typer.Option(help="With --process-id: how many there are.")] = None,
     threads: Annotated[
         int | None, typer.Option(help="Cores of a process, fixed when the sweep is made; default all, or its share.")
     ] = None,
@@ -67,18 +70,18 @@ def sweep(
     if processes is not None:
         each = wanted or max(1, start.cores() // processes)
         arguments = [str(folders[0]), *_passed_on(out, stale, retry_failed, quiet, as_json, debug)]
-        raise typer.Exit(start.start_here(arguments, processes, each, chosen.out / "logs"))
+        logs = chosen.out / "logs"
+        raise typer.Exit(start.start_here(arguments, processes, each, logs, joined=distributed))
     if wanted:
-        local = os.environ.get("JAXDYN_SWEEP_LOCAL")
-        start.limit_cores(wanted, local=int(local) if local else None)
+        start.limit_cores(wanted)
     application.configure(chosen.dtype, chosen.weights_dtype)
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    place = (0, 1)
+    place = (process_id or 0, num_processes or 1)
     if coordinator is not None:
         place = application.join(
             start.check_address(coordinator), process_id, num_processes, local=coordinator.startswith("127.0.0.1:")
         )
-    elif distributed or start.launcher():
+    elif distributed or (process_id is None and start.launcher()):
         place = application.join(None, None, None)
     _run(chosen, place, retry_failed=retry_failed, stale=stale, quiet=quiet, as_json=as_json)
 
@@ -108,15 +111,20 @@ def _check(
     processes: int | None, coordinator: str | None, process: int | None, count: int | None, *, distributed: bool
 ) -> None:
     """Refuse options that contradict each other."""
-    if sum((processes is not None, coordinator is not None, distributed)) > 1:
-        msg = "processes: got several of --processes, --coordinator and --distributed; give one: who starts them"
+    if (processes is not None or distributed) and (process is not None or coordinator is not None):
+        msg = (
+            "processes: got --processes or --distributed, and --process-id or --coordinator; give the first to have "
+            "processes started or detected, or the second to say which this one is"
+        )
         raise InputError(msg, page="docs/sweeps.md")
     if processes is not None and processes < 1:
         msg = f"processes: got {processes}; allowed 1 or more"
         raise InputError(msg, page="docs/sweeps.md")
-    given = [value is not None for value in (coordinator, process, count)]
-    if any(given) and not all(given):
-        msg = "coordinator: --coordinator, --process-id and --num-processes come together; give all three"
+    if (process is None) != (count is None) or (coordinator is not None and process is None):
+        msg = "process-id: --process-id and --num-processes come together, and --coordinator needs both; give them"
+        raise InputError(msg, page="docs/sweeps.md")
+    if process is not None and count is not None and not 0 <= process < count:
+        msg = f"process-id: got {process} of {count}; allowed 0 to {count - 1}"
         raise InputError(msg, page="docs/sweeps.md")
 
 

@@ -1,7 +1,9 @@
 """How the processes of a sweep are started: here, by a cluster's launcher, or one by one.
 
 `--processes N` starts N on this machine; under SLURM, Open MPI or on a pod the launcher has started them, and jax
-detects it. Each gets a fixed number of cores, because the number of threads decides the last bits.
+detects it. The presets of a sweep send nothing between processes, so that a common folder is enough for them; with
+`--distributed` they join in jax's runtime too. Each gets a fixed number of cores, because the number of threads decides
+the last bits.
 """
 
 import os
@@ -10,7 +12,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -29,9 +30,9 @@ LAUNCHERS = {
 """Environment variables that a launcher sets for each process that it starts, and that jax (0.10) detects it by."""
 
 COUNTS = {"SLURM": "SLURM_NTASKS", "Open MPI": "OMPI_COMM_WORLD_SIZE", "a TPU slice": "TPU_WORKER_HOSTNAMES"}
-LOCAL = ("SLURM_LOCALID", "OMPI_COMM_WORLD_LOCAL_RANK")
-GRACE = 20.0
-"""Seconds that the processes left get to end by themselves after process 0 is gone."""
+LOCAL = ("JAXDYN_LOCAL_PROCESS", "SLURM_LOCALID", "OMPI_COMM_WORLD_LOCAL_RANK")
+GRACE = 30.0
+"""Seconds that interrupted processes get to end by themselves."""
 
 
 def launcher(environment: Mapping[str, str] = os.environ) -> str | None:
@@ -44,11 +45,10 @@ def launcher(environment: Mapping[str, str] = os.environ) -> str | None:
     return None
 
 
-def limit_cores(count: int, *, local: int | None = None) -> None:
+def limit_cores(count: int) -> None:
     """Keep this process to so many cores, before anything has started a device; more than it may use are refused.
 
-    `local` is its number among the processes of this machine, by default what the launcher says: neighbours get
-    different cores while there are enough.
+    Processes that were started together on this machine get different cores while there are enough.
     """
     if not hasattr(os, "sched_setaffinity"):  # macOS: there XLA reads this alone
         os.environ["PJRT_NPROC"] = str(count)
@@ -61,13 +61,11 @@ def limit_cores(count: int, *, local: int | None = None) -> None:
         raise InputError(msg, page=PAGE)
     if count == len(allowed):
         return
-    if local is None:
-        local = next((int(os.environ[name]) for name in LOCAL if name in os.environ), 0)
-    start = local * count
+    start = count * next((int(os.environ[name]) for name in LOCAL if name in os.environ), 0)
     os.sched_setaffinity(0, {allowed[(start + k) % len(allowed)] for k in range(count)})
 
 
-def start_here(arguments: Sequence[str], count: int, threads: int, logs: Path) -> int:
+def start_here(arguments: Sequence[str], count: int, threads: int, logs: Path, *, joined: bool) -> int:
     """Start the processes of `--processes N` on this machine and wait for them.
 
     Parameters
@@ -75,64 +73,54 @@ def start_here(arguments: Sequence[str], count: int, threads: int, logs: Path) -
     arguments : of `jaxdyn sweep`, without those that say which process it is.
     count, threads : number of processes, and cores of each.
     logs : where what the processes but 0 print goes, `process-00001.out`.
+    joined : whether they are to join in jax's runtime, process 0 being the coordinator. When that is killed, jax ends
+        the others.
 
     Returns
     -------
-    The exit code of process 0, or where that is 0 the worst of the others that were not killed. A killed one is
-    reported: the others have done its work. When process 0 is killed jax ends the others; the same command goes on.
+    0 or 3 (some matrices failed) where a process has seen the sweep complete: others that were killed meanwhile are
+    reported, and those left have done their work. Else the code of the first that ended with an error, or 1.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = []
+    if joined:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            address = ["--coordinator", f"127.0.0.1:{free.getsockname()[1]}"]
     logs.mkdir(parents=True, exist_ok=True)
     running: list[subprocess.Popen] = []
     with ExitStack() as files:
         try:
             for number in range(count):
-                own = ["--coordinator", address, "--process-id", str(number), "--num-processes", str(count)]
+                own = [*address, "--process-id", str(number), "--num-processes", str(count), "--threads", str(threads)]
                 said = None if number == 0 else files.enter_context((logs / f"process-{number:05d}.out").open("ab"))
                 running.append(
                     subprocess.Popen(
-                        [sys.executable, "-c", _CHILD, *arguments, *own, "--threads", str(threads)],
-                        stdout=said, stderr=said, env={**os.environ, "JAXDYN_SWEEP_LOCAL": str(number), **QUIET, **_gpu(number)},
+                        [sys.executable, "-c", _CHILD, *arguments, *own],
+                        stdout=said, stderr=said, env={**os.environ, LOCAL[0]: str(number), **QUIET, **_gpu(number)},
                     )
                 )  # fmt: skip
-            codes = _wait(running)
+            codes = [one.wait() for one in running]
         except BaseException:
             for one in running:
                 one.send_signal(signal.SIGINT)
-            _end(running)
+            for one in running:
+                one.wait(GRACE)
             raise
     for number, code in enumerate(codes):
         if code not in (0, 3):
             what = f"was killed (signal {-code})" if code < 0 else f"ended with code {code}"
             where = f"; what it said: {logs / f'process-{number:05d}.out'}" if number else ""
             print(f"process {number} {what}{where}", file=sys.stderr)
-    if codes[0] < 0:
-        print("process 0 held the coordinator; the same command goes on from here", file=sys.stderr)
-    return codes[0] if codes[0] else max((code for code in codes if code > 0), default=0)
+    if done := [code for code in codes if code in (0, 3)]:
+        return max(done)
+    print("the sweep is not complete; the same command goes on from here", file=sys.stderr)
+    return next((code for code in codes if code > 0), 1)
 
 
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2")}
 """Keeps XLA's runtime from warning of the feature that lets the others live when one process dies."""
 
 _CHILD = "import sys; from jaxdyn.cli import main; sys.argv[0] = 'jaxdyn'; sys.argv[1:1] = ['sweep']; main()"
-
-
-def _wait(running: list[subprocess.Popen]) -> list[int]:
-    """Wait for all of them; those that outlive process 0 by much are ended: nothing they do can be coordinated."""
-    running[0].wait()
-    _end(running[1:])
-    return [one.wait() for one in running]
-
-
-def _end(running: list[subprocess.Popen]) -> None:
-    deadline = time.monotonic() + GRACE
-    while time.monotonic() < deadline and any(one.poll() is None for one in running):
-        time.sleep(0.1)
-    for one in running:
-        if one.poll() is None:
-            one.kill()
 
 
 def _gpu(number: int) -> dict[str, str]:
