@@ -39,6 +39,10 @@ class Store:
         """The per-unit arrays, as `write` and `read` call them."""
         return tuple(self._arrays)
 
+    def dims(self, key: str) -> tuple[str, ...]:
+        """Return the dimension names of a per-unit array."""
+        return tuple(self._arrays[key].domain.labels)
+
     @property
     def complete(self) -> bool:
         """Whether `finish` has run to its end."""

@@ -18,18 +18,18 @@ from jaxdyn.pipeline.texts import read_texts
 from .plan import EMBEDDED, ModelEntry, Plan
 
 
-def load(entry: ModelEntry, plan: Plan) -> Model:
-    """Load a model of the plan in the plan's dtypes; what cannot be loaded is an `InputError`."""
+def load(entry: ModelEntry, *, dtype: str, weights_dtype: str | None) -> Model:
+    """Load a model in a plan's dtypes; what cannot be loaded is an `InputError`."""
+    held = weights_dtype or dtype
     if entry.step is None:
         name = None if entry.source == EMBEDDED else entry.source
-        model = models.load(name, dtype=plan.weights_dtype or plan.dtype, revision=entry.revision)
+        model = models.load(name, dtype=held, revision=entry.revision)
     else:
         from jaxdyn.training import model_at
 
         model = model_at(entry.source, entry.step)
-        if (plan.weights_dtype or plan.dtype) != "float32":
-            model = model.astype(plan.weights_dtype or plan.dtype)
-    return model.astype(plan.dtype) if plan.dtype == "float64" and plan.weights_dtype else model
+        model = model if held == "float32" else model.astype(held)
+    return model.astype(dtype) if dtype == "float64" and weights_dtype else model
 
 
 def outline(entry: ModelEntry, plan: Plan) -> Model:

@@ -33,7 +33,7 @@ class Strategy:
         done.
     """
 
-    load: Callable[[ModelEntry, Plan], Model]
+    load: Callable[[ModelEntry], Model]
     compute: Compute
     deal: Callable[[int], bool]
 
@@ -57,4 +57,7 @@ def strategy(plan: Plan, *, process: int, processes: int) -> Strategy:
     def compute(*work: Any) -> Iterator[tuple[int | None, Arrays]]:
         return run_unit(*work)
 
-    return Strategy(load, compute, lambda unit: unit % processes == process)
+    def whole(entry: ModelEntry) -> Model:
+        return load(entry, dtype=plan.dtype, weights_dtype=plan.weights_dtype)
+
+    return Strategy(whole, compute, lambda unit: unit % processes == process)

@@ -6,6 +6,7 @@ done, one process merges their sums in the order of the units and marks it compl
 and what is done is what the stores' markers say: killed at any moment, the same command goes on from there.
 """
 
+import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ from .plan import ModelEntry, Plan
 from .presence import STALE, Presence
 from .presets import strategy
 from .strict_yaml import PAGE
-from .units import Run, Work, context_ids, make_work, unit_ids
+from .units import Run, Work, make_work, prompt_hashes, unit_ids
 
 POLL = 0.5
 """Seconds between looks at what the other processes do."""
@@ -337,7 +338,7 @@ class Worker:
         if self._model is None or self._model[0] != entry:
             self._model, self._open = None, {}
             self.presence.tell(doing=f"loading {entry.name}")
-            model = self.strategy.load(entry, self.plan)
+            model = self.strategy.load(entry)
             self._model = entry, model, tokenise(model, self.texts, max_tokens=self.plan.texts.max_tokens)
             self.log.say(f"loaded {entry.name}, weights {model.weights_hash[:12]}")
         return self._model[1], self._model[2]
@@ -347,7 +348,7 @@ class Worker:
         model = work.model
         told = provenance.provenance(
             model_source=model.source, model_revision=model.revision, model_hash=model.weights_hash,
-            samples=work.samples.count, **self.origin,
+            samples=work.samples.count, model_entry=dataclasses.asdict(run.model), **self.origin,
         )  # fmt: skip
         create(run.store, schema_of(work, unit_ids(work.samples, fixed)), fixed, provenance=told)
         config = {"model": model.source, "revision": model.revision, **fixed, "provenance": told}
@@ -384,11 +385,13 @@ class Worker:
 
 
 def schema_of(work: Work, ids: list[str]) -> Schema:
-    """Declare the store of a run: that of `analyze`, with the address of each unit and the context of each sample."""
+    """Declare the store of a run: that of `analyze`, with the address of each unit and the prompt of each sample."""
     schema = make_schema(work.model, work.settings, work.samples, work.layers)
     extra = (
         Coordinate("address", ("unit",), ids, {"long_name": "sha256 of all that the unit's bytes depend on"}, "units"),
-        Coordinate("context", ("sample",), context_ids(work.samples), {"long_name": "hash of the tokens up to here"}),
+        Coordinate(
+            "prompt_hash", ("sample",), prompt_hashes(work.samples), {"long_name": "hash of the prompt's tokens"}
+        ),
     )
     return Schema(
         sizes={**schema.sizes, "unit": work.samples.units},

@@ -99,12 +99,14 @@ def unit_ids(samples: Samples, fixed: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def context_ids(samples: Samples) -> list[str]:
-    """Return what each sample is: sha256 (16 digits) over its token ids up to its position."""
-    return [
-        hashlib.sha256(np.ascontiguousarray(samples.prompts.token_ids[b, : t + 1], np.int64).tobytes()).hexdigest()[:16]
-        for b, t in zip(samples.prompt, samples.position, strict=True)
+def prompt_hashes(samples: Samples) -> list[str]:
+    """Return the prompt that each sample is from: sha256 (16 digits) over its token ids."""
+    prompts = samples.prompts
+    found = [
+        hashlib.sha256(np.ascontiguousarray(row[:length], np.int64).tobytes()).hexdigest()[:16]
+        for row, length in zip(prompts.token_ids, prompts.lengths, strict=True)
     ]
+    return [found[prompt] for prompt in samples.prompt]
 
 
 @functools.cache
