@@ -1,8 +1,8 @@
 """Stores of several sweeps put together: more texts of the same model and operator, or the halves of one sweep.
 
 Units are known by their addresses. One that several stores hold must be the same bytes in all, and is taken once; a
-sample that two different units hold is refused. Samples follow in the order of the folders and of their units; the
-averages are made again from the units' sums, added in that order.
+sample that two different units hold is refused. Samples follow in the order of the folders, those of one sweep in the
+order of their units; the averages are made again from the units' sums, added in that order.
 """
 
 import functools
@@ -156,7 +156,13 @@ def _choose(sources: list[Source]) -> list[Part]:
     if not chosen:
         msg = f"merge: no unit is done in {', '.join(str(source.path) for source in sources)}; run the sweeps first"
         raise StoreError(msg, page=PAGE)
-    return list(chosen.values())
+    order = list(dict.fromkeys(_texts(source) for source in sources))
+    return sorted(chosen.values(), key=lambda part: (order.index(_texts(sources[part.source])), part.unit))
+
+
+def _texts(source: Source) -> tuple[str, int]:
+    """What makes two stores parts of one sweep: the same texts in the same units."""
+    return source.fixed["texts_hash"], source.fixed["unit"]
 
 
 def _check_equal(sources: list[Source], one: Part, other: Part) -> None:
@@ -205,10 +211,11 @@ _OWN = ("jaxdyn_store", "complete", "settings", "provenance", "layout", "coordin
 
 def _coordinates(sources: list[Source], parts: list[Part], total: int) -> Iterator[Coordinate]:
     """Labels of the merged samples; prompts are numbered on, by even steps, so that halves stay halves."""
-    shift, shifts = 0, []
+    shift, shifts = 0, {}
     for source in sources:
-        shifts.append(shift)
-        shift += (int(source.labels["prompt"].max()) + 2) // 2 * 2
+        if _texts(source) not in shifts:
+            shifts[_texts(source)] = shift
+            shift += (int(source.labels["prompt"].max()) + 2) // 2 * 2
     for name, first in sources[0].labels.variables.items():
         attrs = {key: value for key, value in first.attrs.items() if key != "coordinates"}
         if first.dims != ("sample",):
@@ -219,7 +226,9 @@ def _coordinates(sources: list[Source], parts: list[Part], total: int) -> Iterat
             pieces = []
             for part in parts:
                 values = sources[part.source].labels[name].values[sources[part.source].store.unit_slice(part.unit)]
-                pieces.append(values + shifts[part.source] if name in ("prompt", "article") else values)
+                pieces.append(
+                    values + shifts[_texts(sources[part.source])] if name in ("prompt", "article") else values
+                )
             yield Coordinate(str(name), ("sample",), np.concatenate(pieces), attrs)
 
 
@@ -272,7 +281,9 @@ def _finish(
     groups = {"merged": table}
     if "averages" in fixed["outputs"]:
         names = {field.name for field in fields(Settings)}
-        chosen: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in fixed.items() if key in names}
+        chosen: dict[str, Any] = {
+            key: tuple(v) if isinstance(v, list) else v for key, v in fixed.items() if key in names
+        }
         settings, layers = Settings(**chosen), tuple(fixed["layers"])
         held = fixed["weights_dtype"] if fixed["dtype"] == "float32" else None
         model = load(ModelEntry(**told["model_entry"]), dtype=fixed["dtype"], weights_dtype=held)

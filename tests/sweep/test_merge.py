@@ -85,14 +85,14 @@ def test_samples_follow_each_other_and_the_mean_is_of_all(pair: tuple[Plan, Plan
 def test_two_halves_of_one_sweep_are_the_whole(
     pair: tuple[Plan, Plan], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each half was stopped, at units that overlap; what both have is taken once."""
+    """Each half was stopped, at units that overlap; what both have is taken once, whichever is named first."""
     whole, halves = pair[0], []
     for name, chosen in (("first", (0, 1, 2, 3)), ("second", (3, 4, 5))):
         plan = dataclasses.replace(whole, out=tmp_path / name)
         with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
             sweep_some(plan, chosen, patch)
         halves.append(plan.out)
-    told = merge(halves, tmp_path / "merged")
+    told = merge(halves[::-1], tmp_path / "merged")
     assert told["stores"][0]["units"] == 6
     one, both = (jaxdyn.open_tree(place / STORE).load() for place in (whole.out, tmp_path / "merged"))
     for name in ("henrici", "eigenvalues", "prompt_hash", "prompt"):
