@@ -228,7 +228,7 @@ def _largest(
     """Find the largest unit that fits, by bisection over the real programs; 0 where one sample does not fit."""
 
     def fits(unit: int) -> bool:
-        smaller = make_work_of(work, unit)
+        smaller = work_in_units(work, unit)
         return _memory(smaller, programs(unit), measured, threads)["total"] <= limit
 
     low, high = 0, work.samples.unit
@@ -240,7 +240,7 @@ def _largest(
     return low
 
 
-def make_work_of(work: Work, unit: int) -> Work:
+def work_in_units(work: Work, unit: int) -> Work:
     """Return the same work in units of another size."""
     samples = make_samples(work.prompts, tokens=work.settings.tokens, unit=unit)
     return Work(work.model, work.settings, work.texts, work.prompts, samples, work.layers)
