@@ -37,10 +37,9 @@ def run(options: Any) -> Iterator[Row]:
         return
     processes = cores()
     with tempfile.TemporaryDirectory() as scratch:
-        plan = {
-            "models": str(options.model.resolve()),
-            "texts": {"file": str(texts.resolve()), "samples": TEXTS, "max-tokens": 512}, "parts": "block", "tokens": "all", "draws": 0, "unit": UNIT, "threads": 1, "out": "sweep",
-        }  # fmt: skip
+        given = {"file": str(texts.resolve()), "samples": TEXTS, "max-tokens": 512}
+        plan = {"models": str(options.model.resolve()), "texts": given, "out": "sweep", "unit": UNIT, "threads": 1}
+        plan |= {"parts": "block", "tokens": "all", "draws": 0}
         file = Path(scratch) / "PLAN.yaml"
         file.write_text(yaml.safe_dump(plan))
         command = [sys.executable, "-c", "from jaxdyn.cli import main; main()", "sweep", str(file), "--json", "--quiet"]
