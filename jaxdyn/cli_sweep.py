@@ -76,26 +76,39 @@ def sweep(
         start.limit_cores(wanted)
     application.configure(chosen.dtype, chosen.weights_dtype)
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    place = (process_id or 0, num_processes or 1)
+    place, joined = (process_id or 0, num_processes or 1), True
     if coordinator is not None:
         place = application.join(
             start.check_address(coordinator), process_id, num_processes, local=coordinator.startswith("127.0.0.1:")
         )
     elif distributed or (process_id is None and start.launcher()):
         place = application.join(None, None, None)
-    _run(chosen, place, retry_failed=retry_failed, stale=stale, quiet=quiet, as_json=as_json)
+    else:
+        joined = False
+    command = shlex.join(["jaxdyn", "sweep", str(folders[0]), *([] if out is None else ["--out", str(out)])])
+    _run(chosen, place, command, joined=joined, retry_failed=retry_failed, stale=stale, quiet=quiet, as_json=as_json)
 
 
-def _run(plan: Any, place: tuple[int, int], *, retry_failed: bool, stale: float, quiet: bool, as_json: bool) -> None:
+def _run(
+    plan: Any,
+    place: tuple[int, int],
+    command: str,
+    *,
+    joined: bool,
+    retry_failed: bool,
+    stale: float,
+    quiet: bool,
+    as_json: bool,
+) -> None:
     from .pipeline.progress import Progress
     from .sweep import sweep as run
 
     process, processes = place
-    origin = {"command": shlex.join(["jaxdyn", *sys.argv[1:]]), "corpus": Path(plan.texts.file).name}
+    origin = {"command": command, "corpus": Path(plan.texts.file).name}
     with Progress(enabled=not quiet and process == 0) as progress:
         outcome = run(
             plan, process=process, processes=processes, retry_failed=retry_failed, stale=stale, progress=progress,
-            origin=origin, leave=application.leave,
+            origin=origin, leave=application.leave if joined else None,
         )  # fmt: skip
     if process == 0:
         if as_json:

@@ -9,6 +9,8 @@ import uuid
 from contextlib import suppress
 from pathlib import Path
 
+from jaxdyn.store.files import reported
+
 from .presence import Presence
 
 
@@ -16,7 +18,8 @@ class Claims:
     """The claims of a sweep, in a folder that all its processes see."""
 
     def __init__(self, folder: Path, presence: Presence) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
+        with reported(folder, "create"):
+            folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._presence = folder, presence
 
     def take(self, piece: str) -> bool:
@@ -63,11 +66,12 @@ class Claims:
     def _link(self, piece: str) -> bool:
         """Make the claim with its content in one step; False where it exists."""
         own = self._folder / f".{self._presence.name}-{uuid.uuid4().hex}"
-        own.write_text(self._presence.name)
-        try:
-            os.link(own, self._folder / piece)
-        except FileExistsError:
-            return False
-        finally:
-            own.unlink()
+        with reported(self._folder, "write"):
+            own.write_text(self._presence.name)
+            try:
+                os.link(own, self._folder / piece)
+            except FileExistsError:
+                return False
+            finally:
+                own.unlink()
         return True

@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from jaxdyn.store.files import reported
+
 
 class Log:
     """`logs/process-00000.log` and `metrics/process-00000.jsonl` in the sweep's folder, appended to."""
@@ -16,7 +18,8 @@ class Log:
         self.metrics = out / "metrics" / f"process-{process:05d}.jsonl"
         self._process = process
         for file in (self.log, self.metrics):
-            file.parent.mkdir(parents=True, exist_ok=True)
+            with reported(file.parent, "create"):
+                file.parent.mkdir(parents=True, exist_ok=True)
 
     def say(self, text: str) -> None:
         """Add a line to the log."""

@@ -16,6 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from jaxdyn.store.files import reported
+
 STALE = 60.0
 """Seconds without a heartbeat after which a process on another host counts as dead."""
 
@@ -42,7 +44,8 @@ class Presence:
         self._seen: dict[str, tuple[int, float]] = {}
 
     def __enter__(self) -> "Presence":
-        self.folder.mkdir(parents=True, exist_ok=True)
+        with reported(self.folder, "create"):
+            self.folder.mkdir(parents=True, exist_ok=True)
         self._beat()
         self._thread.start()
         return self

@@ -86,7 +86,7 @@ def sweep(
     stale: float = STALE,
     progress: Progress | None = None,
     origin: dict[str, str] | None = None,
-    leave: Callable[[], None] = lambda: None,
+    leave: Callable[[], None] | None = None,
 ) -> SweepOutcome:
     """Do a process's part of a sweep and return when the whole is complete.
 
@@ -98,36 +98,35 @@ def sweep(
     stale : seconds without a heartbeat after which a process on another host counts as dead.
     progress : bars that process 0 moves.
     origin : kept with a new store's provenance: `command`, `corpus`.
-    leave : called at the end, whatever that is, while this process still counts as at work; of process 0, which may
-        hold what the others are connected to, when they have gone.
+    leave : where the processes have joined in a runtime: called at the end, whatever that is, while this process still
+        counts as at work; in process 0, which the others are connected to, when they have gone.
 
     Raises
     ------
     StoreError : the folder holds a sweep of another plan, machine or code, or the disk refuses; what is done stays.
     InputError : what cannot be loaded or run.
     """
-    with reported(plan.out, "open"):
-        presence = Presence(plan.out / "processes", process=process, processes=processes, stale=stale)
-        with presence:
-            presence.forget_the_dead()
-            claims = Claims(plan.out / "claims", presence)
-            log = Log(plan.out, process)
-            try:
-                manifest = settle(plan, claims)
-                worker = Worker(plan, manifest, presence, claims, log, progress, origin or {}, process, processes)
-                if retry_failed and process == 0:
-                    worker.retry_failed()
-                worker.work()
-            except BaseException as error:
-                log.say(f"stopped by {type(error).__name__}: {error}")
-                raise
-            finally:
-                if process == 0 and any(presence.others()):
+    with Presence(plan.out / "processes", process=process, processes=processes, stale=stale) as presence:
+        presence.forget_the_dead()
+        claims = Claims(plan.out / "claims", presence)
+        log = Log(plan.out, process)
+        try:
+            manifest = settle(plan, claims)
+            worker = Worker(plan, manifest, presence, claims, log, progress, origin or {}, process, processes)
+            if retry_failed and process == 0:
+                worker.retry_failed()
+            worker.work()
+        except BaseException as error:
+            log.say(f"stopped by {type(error).__name__}: {error}")
+            raise
+        finally:
+            if leave is not None:
+                if process == 0:
                     log.say("waiting for the other processes to go")
                     while any(other["process"] != 0 for other in presence.others()):
                         time.sleep(POLL)
                 leave()
-            return worker.outcome()
+        return worker.outcome()
 
 
 def settle(plan: Plan, claims: Claims) -> Manifest:
@@ -237,6 +236,8 @@ class Worker:
     def _visit(self, run: Run, *, own: bool) -> bool:
         """Do what there is to do in one run, this process's units or anyone's; whether anything was done."""
         moved = False
+        if run not in self._open and not own and run.store.exists():  # what others did, before a model is loaded
+            self._done[run] = set(done_units(run.store))
         for unit in range(run.units):
             if unit in self._done[run] or (own and not self.strategy.deal(run.first + unit)):
                 continue

@@ -45,7 +45,7 @@ def plan(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def command(*arguments: object, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     line = [sys.executable, "-c", "from jaxdyn.cli import main; main()", "sweep", *map(str, arguments)]
-    return subprocess.run(line, env=environment, capture_output=True, text=True, timeout=400, check=False)
+    return subprocess.run(line, env=environment, capture_output=True, text=True, timeout=900, check=False)
 
 
 @pytest.fixture(scope="module")
