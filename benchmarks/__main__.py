@@ -7,7 +7,7 @@ from pathlib import Path
 
 from benchmarks.harness import as_json, as_text, environment
 
-NAMES = ("jacobian", "memory", "loading", "kernels", "analyze", "topology")
+NAMES = ("jacobian", "memory", "loading", "kernels", "analyze", "topology", "sweep")
 MODEL = Path(__file__).resolve().parents[2] / "shared" / "models" / "stories260k"
 
 
@@ -16,7 +16,9 @@ def main() -> None:
     parser.add_argument("name", nargs="*", help=f"which to run, of {', '.join(NAMES)}; default all")
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
     parser.add_argument("--repeats", type=int, default=7, help="rounds in which the candidates take turns")
-    parser.add_argument("--model", type=Path, default=MODEL, help="model folder for analyze; default %(default)s")
+    parser.add_argument(
+        "--model", type=Path, default=MODEL, help="model folder for analyze and sweep; default %(default)s"
+    )
     options = parser.parse_args()
     unknown = sorted(set(options.name) - set(NAMES))
     if unknown:

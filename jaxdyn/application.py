@@ -3,6 +3,7 @@
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 from .errors import InputError
 
@@ -54,3 +55,50 @@ def keep_compiled() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxdyn"
         jax.config.update("jax_compilation_cache_dir", str(cache))
+
+
+def join(
+    coordinator: str | None, process: int | None, processes: int | None, *, local: bool = False
+) -> tuple[int, int]:
+    """Join the other processes of a run through jax's own runtime, before anything has started a device.
+
+    Parameters
+    ----------
+    coordinator, process, processes : HOST:PORT of process 0, this process's number and their count; all None lets jax
+        detect the launcher (SLURM, Open MPI, Cloud TPU, GKE).
+    local : all of them are on this machine, and nobody else may connect.
+
+    Returns
+    -------
+    This process's number and their count.
+
+    Raises
+    ------
+    InputError : no launcher is found, or the others do not come.
+
+    Notes
+    -----
+    A process that dies does not end the others, since nothing here waits for it; but process 0 holds the coordinator,
+    and when that is gone jax ends them all.
+    """
+    import jax
+
+    jax.config.update("jax_enable_recoverability", True)
+    options: dict[str, Any] = {} if coordinator is None else {"cluster_detection_method": "deactivate"}
+    if local:
+        options["coordinator_bind_address"] = coordinator
+    try:
+        jax.distributed.initialize(coordinator, processes, process, **options)
+    except (ValueError, RuntimeError) as error:
+        what = "no launcher that jax knows" if coordinator is None else f"the coordinator at {coordinator}"
+        first = " ".join(str(error).split())[:200]
+        msg = f"distributed: cannot join {what}: {first}; start the processes by a launcher, or give --coordinator"
+        raise InputError(msg, page="docs/sweeps.md") from error
+    return jax.process_index(), jax.process_count()
+
+
+def leave() -> None:
+    """Part from the other processes of a run; nothing where this one is alone."""
+    import jax
+
+    jax.distributed.shutdown()

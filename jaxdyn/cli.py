@@ -22,6 +22,7 @@ from . import application, embedded
 from .cli_dynamics import dynamics
 from .cli_semanticity import semanticity
 from .cli_study import study
+from .cli_sweep import sweep
 from .cli_train import train
 from .cli_trajectory import trajectory
 from .errors import InputError, address
@@ -205,6 +206,7 @@ app.command()(semanticity)
 app.command()(study)
 app.command()(trajectory)
 app.command()(dynamics)
+app.command()(sweep)
 
 
 @app.command()
