@@ -113,7 +113,7 @@ def _open(path: Path) -> Source:
     if "prompt_hash" not in tree or "units" not in tree.children or "address" not in tree["units"]:
         msg = f"merge: {path} was not made by a sweep (its units have no address); make it with jaxdyn sweep"
         raise StoreError(msg, page=PAGE)
-    addresses = [str(one) for one in tree["units"]["address"].values]
+    addresses = [str(one) for one in tree["units"].to_dataset()["address"].values]
     labels = tree.to_dataset().reset_coords()
     names = json.loads(attributes["layout"])["coordinates"]
     kept = labels[[name for name in names if name in labels.variables and "/" not in name]].load()

@@ -19,6 +19,7 @@ from pathlib import Path
 from jaxdyn_kernels import cores as cores
 
 from jaxdyn.errors import InputError
+from jaxdyn.store.files import reported
 
 from .strict_yaml import PAGE
 
@@ -86,8 +87,10 @@ def start_here(arguments: Sequence[str], count: int, threads: int, logs: Path, *
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             address = ["--coordinator", f"127.0.0.1:{free.getsockname()[1]}"]
-    logs.mkdir(parents=True, exist_ok=True)
+    with reported(logs, "create"):
+        logs.mkdir(parents=True, exist_ok=True)
     running: list[subprocess.Popen] = []
+    before = signal.signal(signal.SIGTERM, _stop)  # else those started here would live on without their parent
     with ExitStack() as files:
         try:
             for number in range(count):
@@ -106,6 +109,8 @@ def start_here(arguments: Sequence[str], count: int, threads: int, logs: Path, *
             for one in running:
                 one.wait(GRACE)
             raise
+        finally:
+            signal.signal(signal.SIGTERM, before)
     for number, code in enumerate(codes):
         if code not in (0, 3):
             what = f"was killed (signal {-code})" if code < 0 else f"ended with code {code}"
@@ -115,6 +120,12 @@ def start_here(arguments: Sequence[str], count: int, threads: int, logs: Path, *
         return max(done)
     print("the sweep is not complete; the same command goes on from here", file=sys.stderr)
     return next((code for code in codes if code > 0), 1)
+
+
+def _stop(number: int, frame: object) -> None:
+    """End as a process does that a signal has ended, after those that it has started."""
+    del frame
+    raise SystemExit(128 + number)
 
 
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2")}
