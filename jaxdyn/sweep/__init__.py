@@ -1,0 +1,1 @@
+"""Sweeps over models, layers and samples, on one device or many."""
