@@ -131,6 +131,8 @@ class Step:
     ----------
     arch, mesh, layout, settings : what it was made for.
     jitted : ``jitted(params, ids, lengths, position, half, layer)`` -> `StepResult`, compiled once for all layers.
+    jitted_jacobians : ``jitted_jacobians(params, ids, lengths, position, layer)`` -> (S, K, D, D), the Jacobians alone,
+        split as the layout says of "sample", "jacobian_row" and "jacobian_column".
     parameter_shardings : path -> where that parameter lies.
     """
 
@@ -139,6 +141,7 @@ class Step:
     layout: Layout
     settings: StepSettings
     jitted: Callable[..., StepResult]
+    jitted_jacobians: Callable[..., Array]
     parameter_shardings: dict[str, NamedSharding]
 
     def __call__(
@@ -165,12 +168,25 @@ class Step:
         ------
         InputError : a layer the model does not have, or numbers of prompts and samples that the mesh does not divide.
         """
+        return self.jitted(*self._given(params, layer, position, ids, lengths, position, half))
+
+    def jacobians(
+        self,
+        params: decoder.Params,
+        ids: Int[np.ndarray, "B T"],
+        lengths: Int[np.ndarray, " B"],
+        position: Int[np.ndarray, "B P"],
+        layer: int,
+    ) -> Float[Array, "S K D D"]:
+        """Make the Jacobians alone, split over the mesh: arguments as for a call, without `half`."""
+        return self.jitted_jacobians(*self._given(params, layer, position, ids, lengths, position))
+
+    def _given(self, params, layer, position, *arrays):
         if not 0 <= layer < self.arch.layers:
             msg = f"layer: got {layer}; allowed 0 to {self.arch.layers - 1}, counted from 0"
             raise InputError(msg)
         self.check(*np.shape(position))
-        arrays = (jnp.asarray(one, jnp.int32) for one in (ids, lengths, position, half))
-        return self.jitted(read_by_step(params), *arrays, jnp.int32(layer))
+        return (read_by_step(params), *(jnp.asarray(one, jnp.int32) for one in arrays), jnp.int32(layer))
 
     def check(self, prompts: int, positions: int) -> None:
         """Refuse a batch that does not divide into equal shares of whole units."""
@@ -250,16 +266,22 @@ def make_step(arch: Architecture, mesh: Mesh, layout: Layout | str, settings: St
     local = _Local(piece_of(arch, pieces), layout, settings, split, {path: one.spec for path, one in placed.items()})
     if pieces > 1:
         _check_pieces(arch, pieces, local.specs)
-    prompts, matrices = layout.spec("sample"), layout.spec("matrix")
-    arrays = (prompts,) * 4
-    mapped = jax.shard_map(
-        local.run,
-        mesh=automatic(mesh),
-        in_specs=(parameters.nest(local.specs), *arrays, PartitionSpec()),
-        out_specs=matrices,
-        check_vma=False,  # a loop whose number of steps differs from device to device has no type for it
-    )
-    return Step(arch, mesh, layout, settings, jax.jit(mapped), placed)
+    sample, whole = layout.spec("sample"), PartitionSpec()
+    columns = layout.spec("sample", None, "jacobian_row", "jacobian_column")
+
+    def mapped(function, given, out):
+        return jax.jit(
+            jax.shard_map(
+                function,
+                mesh=automatic(mesh),
+                in_specs=(parameters.nest(local.specs), *given, whole),
+                out_specs=out,
+                check_vma=False,  # a loop whose length differs from device to device has no type for it
+            )
+        )
+
+    run = mapped(local.run, (sample,) * 4, layout.spec("matrix"))
+    return Step(arch, mesh, layout, settings, run, mapped(local.jacobians, (sample,) * 3, columns), placed)
 
 
 def read_by_step(params: decoder.Params) -> dict:
@@ -277,7 +299,8 @@ class _Local:
     split: Split
     specs: dict[str, PartitionSpec]
 
-    def run(self, params, ids, lengths, position, half, layer) -> StepResult:
+    def jacobians(self, params, ids, lengths, position, layer) -> Float[Array, "S K D C"]:
+        """This device's columns of its samples' Jacobians; all columns but in "tensor"."""
         flat = parameters.flatten(params)
         with jax.named_scope("forward"):
             stream = self._begin(flat, ids)
@@ -287,20 +310,23 @@ class _Local:
 
             stream = lax.fori_loop(0, layer, advance, stream)
         with jax.named_scope("jacobian"):
-            prompt = jnp.repeat(jnp.arange(ids.shape[0]), position.shape[1])
             found = sample_jacobians(
                 self.arch,
                 self.settings.request,
                 self._layer(flat, layer),
                 stream,
-                prompt,
+                jnp.repeat(jnp.arange(ids.shape[0]), position.shape[1]),
                 position.reshape(-1),
                 keep=self.settings.kinds,
                 method=self.settings.method,
                 chunk=self.settings.chunk,
                 split=self.split,
             )
-            columns = jnp.stack([getattr(found, kind) for kind in self.settings.kinds], axis=1)
+            return jnp.stack([getattr(found, kind) for kind in self.settings.kinds], axis=1)
+
+    def run(self, params, ids, lengths, position, half, layer) -> StepResult:
+        """All of it."""
+        columns = self.jacobians(params, ids, lengths, position, layer)
         matrices, half = self._whole(columns, half.reshape(-1))
         with jax.named_scope("schur"):
             form = certified_schur(matrices, implementation=self.settings.implementation)
