@@ -22,6 +22,9 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7, help="rounds in which the candidates take turns")
     parser.add_argument("--model", type=Path, default=MODEL, help="model folder for analyze; default %(default)s")
     parser.add_argument("--programs", type=Path, help="pod: keep compiled programs here, and take those that are here")
+    parser.add_argument(
+        "--limit", type=float, default=1800, help="pod: seconds a compilation may take; 0 takes what --programs has"
+    )
     options = parser.parse_args()
     unknown = sorted(set(options.name) - {*NAMES, *LONG})
     if unknown:

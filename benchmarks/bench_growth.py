@@ -46,7 +46,6 @@ def exponent(sizes: Sequence[float], values: Sequence[float]) -> float:
 def _by_width(repeats: int) -> Iterator[Row]:
     """Jacobian by the closed form and Schur form by LAPACK, a matrix at a time on all cores."""
     import jax
-    import jax.numpy as jnp
     import jaxdyn_kernels as jk
     import numpy as np
 

@@ -81,12 +81,17 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Exchange:
-    """A collective: what it is, from where, bytes of its result on a chip, and how often it runs."""
+    """A collective: what it is, from where, bytes of its result on a chip, and how often it runs.
+
+    `channel` is its number where it lies in a fusion: the TPU's compiler spreads one over several fusions, to run it
+    beside products.
+    """
 
     kind: str
     scope: str
     bytes: float
     times: float
+    channel: str = ""
 
 
 @dataclass(frozen=True)
@@ -163,7 +168,12 @@ class Program:
             total = Counts()
             for one in self.computations[name].values():
                 total = total + self._instruction(name, one, of, trips)
-            return total
+            seen, once = set(), []
+            for one in total.exchanges:
+                if not one.channel or one.channel not in seen:
+                    once.append(one)
+                seen.add(one.channel)
+            return replace(total, exchanges=tuple(once))
 
         return of(self.entry)
 
@@ -190,19 +200,34 @@ class Program:
         called = _CALLED.search(one.attributes)
         if one.opcode == "call" and called:
             return of(called[1])
-        kind = one.opcode.removesuffix("-start")
-        exchanges = ()
-        if kind in COLLECTIVES:
-            size = sum(shape.bytes for shape in one.shapes) / (2 if one.opcode.endswith("-start") else 1)
-            exchanges = (Exchange(kind, one.scope, size, 1),)
-        if one.opcode == "async-start" and called:
-            exchanges = of(called[1]).exchanges
+        exchanges = self._exchanges(one, fused=False)
+        if one.opcode in ("fusion", "async-start") and called:
+            exchanges += self._inside(called[1], fused=one.opcode == "fusion")
         flops, products = self.flops(where, one)
         moved = self._bytes(where, one)
         runs = float(one.opcode not in _FREE)
         estimate = re.search(r'"estimated_cycles":"(\d+)"', one.attributes)
         cycles = float(estimate[1]) if estimate else 0.0
         return Counts(flops, flops, products, moved, runs, cycles, exchanges)
+
+    def _exchanges(self, one: Instruction, *, fused: bool) -> tuple[Exchange, ...]:
+        if one.opcode.removesuffix("-start") not in COLLECTIVES:
+            return ()
+        size = sum(shape.bytes for shape in one.shapes) / (2 if one.opcode.endswith("-start") else 1)
+        channel = re.search(r"channel_id=(\d+)", one.attributes)
+        assert channel or not fused
+        number = channel[1] if channel and fused else ""
+        return (Exchange(one.opcode.removesuffix("-start"), one.scope, size, 1, number),)
+
+    def _inside(self, name: str, *, fused: bool) -> tuple[Exchange, ...]:
+        """Collectives in a fused computation, and in those fused into it."""
+        found: tuple[Exchange, ...] = ()
+        for one in self.computations[name].values():
+            found += self._exchanges(one, fused=fused)
+            deeper = _CALLED.search(one.attributes)
+            if one.opcode == "fusion" and deeper:
+                found += self._inside(deeper[1], fused=fused)
+        return found
 
     def trip_count(self, condition: str) -> int | None:
         """Return what the counter is compared with, where that is a constant and nothing else is asked."""

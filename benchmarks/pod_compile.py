@@ -89,16 +89,23 @@ def trip_count(scope: str) -> float | None:
 
 def compiled(case: Case, folder: Path | None = None) -> dict[str, Any]:
     """Compile one case; memory, operations and exchanges of one chip."""
-    name = f"{case.topology}_{case.layout}_{case.model}_{case.samples}_{case.tokens}_{case.layers}".replace(":", "_")
-    kept = None if folder is None else (folder / f"{name}.json", folder / f"{name}.hlo")
-    if kept and all(file.exists() for file in kept):
-        made, text = json.loads(kept[0].read_text()), kept[1].read_text()
-    else:
+    if folder is None:
         made, text = program_of(case)
-        if kept:
-            kept[0].write_text(json.dumps(made))
-            kept[1].write_text(text)
+    else:
+        figures, program = kept(case, folder)
+        if not figures.exists():
+            made, text = program_of(case)
+            program.write_text(text)
+            figures.write_text(json.dumps(made))
+        made, text = json.loads(figures.read_text()), program.read_text()
     return made | counted(text) if text else made
+
+
+def kept(case: Case, folder: Path) -> tuple[Path, Path]:
+    """Return where the figures and the program of a case are kept."""
+    parts = (case.topology.replace(":", "_"), case.layout, case.model, case.samples, case.tokens, case.layers)
+    name = "_".join(map(str, parts))
+    return folder / f"{name}.json", folder / f"{name}.hlo"
 
 
 def program_of(case: Case) -> tuple[dict[str, Any], str]:

@@ -5,78 +5,86 @@ from typing import Any
 from benchmarks.bench_pod import CHIPS, PASSES, case_of, memory_of, name_of, projected, weak_scaling
 from benchmarks.pod_compile import LLAMA, STEPS
 
-
-def page(found: list[dict[str, Any]], machine: dict[str, Any]) -> str:
-    """Write the whole page."""
-    good = [result for result in found if "flops" in result]
-    parts = [
-        _HEAD.format(jax=machine["version_jax"], load=machine["load"][0]),
-        _memory(found),
-        _operations(good),
-        _seconds(good),
-        _exchanges(good),
-        _loops(good),
-    ]
-    return "\n".join(parts)
-
-
 _HEAD = """# The sweep's step on TPU slices
 
 Made by `python -m benchmarks pod` with the TPU's own compiler (XLA:TPU, jax {jax}), for slices that are not there: no
 number here was measured on a TPU. Load of the machine at the end: {load}.
 
 One step: Llama 3.1 8B, weights in bfloat16, prompts of 128 tokens, the last token of each a sample, the in-context
-Jacobian of the block (4096 x 4096, float32), Schur form with vectors by `jaxdyn_kernels` (`xla`), eigenvalues, condition
-numbers, the measures that need no singular values, sums by unit. Two samples a chip. The unembedding is not loaded.
+Jacobian of the block (4096 x 4096, float32), Schur form with vectors by `jaxdyn_kernels` (`xla`), eigenvalues,
+condition numbers, the measures that need no singular values, sums by unit. Two samples a chip. The unembedding is not
+loaded.
 
-**Left out:** singular values and the measures made of them. `jnp.linalg.svd` of one 4096 x 4096 matrix without vectors was
-not compiled for a v5e within 400 s (other work beside it), so the complete portrait is not in these programs; at 256 it
-compiles in 4 s. The step takes them with `StepSettings(singular=True)`, the default.
+**Left out:** singular values and the measures made of them. `jnp.linalg.svd` of 4096 x 4096 matrices without vectors
+was not compiled for a v5e within 400 s (other work beside it), so the complete portrait is not in these programs; at
+256 it compiles in 4 s. The step takes them with `StepSettings(singular=True)`, the default.
 """
+
+_OPERATIONS = """## Operations of a chip
+Weak scaling: the operations of N chips with two samples each, over N times those of the program of one chip with two
+samples. The compiler counts the body of a loop once; "bodies once" is our count made so, which checks the reading of
+the program; "with trips" has the trip counts below.
+
+| slice, layout | compiler's count | ours, bodies once | ours, with trips | of them products | over one chip's |
+|---|---|---|---|---|---|
+"""
+
+_SECONDS = """
+The maker's rates:
+
+{rates}
+
+The clock follows from the rate of the matrix units. Products in float32 at the highest precision take {passes} passes
+in bfloat16. The first three columns are what each resource would take by itself at its
+full rate: none of them is what the step takes. The fourth adds up the compiler's own estimate of cycles for every
+operation, times its trips. It has the 2100 or so cycles that the compiler sees in any operation however small, and
+nothing for exchanges. The Schur form is a chain of some 10^8 dependent operations on a few rows and columns: that, and
+not arithmetic, is its time, and the reason why a faster method is needed there. Forward pass to the average layer,
+(32 - 1) / 2 blocks.
+"""
+
+
+def page(found: list[dict[str, Any]], machine: dict[str, Any]) -> str:
+    """Write the whole page."""
+    good = [result for result in found if "flops" in result]
+    head = _HEAD.format(jax=machine["version_jax"], load=machine["load"][0])
+    parts = [head, _memory(found), _operations(good), _seconds(good), _exchanges(good), _loops(good)]
+    return "\n".join(parts)
 
 
 def _memory(found: list[dict[str, Any]]) -> str:
     lines = [
         "## Memory of a chip",
-        "| slice, layout | chips | arguments | temporaries | outputs | of | margin | compiled in |",
-        "|---|---|---|---|---|---|---|---|",
+        "| slice, layout | chips | arguments | temporaries | outputs | of | margin |",
+        "|---|---|---|---|---|---|---|",
     ]
     for result in found:
         case = case_of(result)
         chip = CHIPS[case.topology.partition(":")[0]]
         if "flops" not in result:
-            why = f"refused by the compiler: {result['refused']}" if "refused" in result else "not within the limit"
-            lines.append(f"| {name_of(case)} | {result.get('chips', '')} | {why} | | | {_gb(chip.memory)} | | |")
+            why = f"refused by the compiler: {result['refused']}" if "refused" in result else "not compiled"
+            lines.append(f"| {name_of(case)} | {result.get('chips', '')} | {why} | | | {_gb(chip.memory)} | |")
             continue
         used = memory_of(result)
         sizes = " | ".join(_gb(result[key]) for key in ("arguments", "temporaries", "outputs"))
         less = f", {case.layers} of {LLAMA.layers} blocks" if case.layers != LLAMA.layers else ""
         lines.append(
             f"| {name_of(case)}{less} | {result['chips']} | {sizes} | {_gb(chip.memory)} | "
-            f"{100 * (1 - used / chip.memory):.0f} % | {result['compile_seconds']:.0f} s |"
+            f"{100 * (1 - used / chip.memory):.0f} % |"
         )
     return "\n".join([*lines, "", "The memory is the maker's figure, in units of 10^9 bytes.", ""])
 
 
 def _operations(good: list[dict[str, Any]]) -> str:
     shares = {name_of(case_of(result)): share for result, share in weak_scaling(good)}
-    lines = [
-        "## Operations of a chip",
-        "Weak scaling: the operations of N chips with two samples each, over N times those of the program of one chip with",
-        "two samples. The compiler counts the body of a loop once; the third column is our count made so, which checks the",
-        "reading of the program, the fourth has the trip counts below.",
-        "",
-        "| slice, layout | compiler's count | ours, bodies once | ours, with trips | in products | over one chip's |",
-        "|---|---|---|---|---|---|",
-    ]
+    lines = []
     for result in good:
         name = name_of(case_of(result))
         share = f"{shares[name]:.4f}" if name in shares else "1"
-        counts = " | ".join(
-            f"{result[key] / 1e12:.4f} T" for key in ("compiler_flops", "flops_once", "flops", "products")
-        )
+        kinds = ("compiler_flops", "flops_once", "flops", "products")
+        counts = " | ".join(f"{result[key] / 1e12:.4f} T" for key in kinds)
         lines.append(f"| {name} | {counts} | {share} |")
-    return "\n".join([*lines, ""])
+    return _OPERATIONS + "\n".join([*lines, ""])
 
 
 def _seconds(good: list[dict[str, Any]]) -> str:
@@ -90,28 +98,14 @@ def _seconds(good: list[dict[str, Any]]) -> str:
         chip = CHIPS[case.topology.partition(":")[0]]
         seconds = projected(result, chip)
         share = result["by_stage"]["schur"] / result["cycles"]
-        cells = " | ".join(f"{seconds[key]:.3g}" for key in ("products", "memory", "links", "cycles"))
+        cells = " | ".join(f"{seconds[key]:.3g} s" for key in ("products", "memory", "links", "cycles"))
         lines.append(f"| {name_of(case)} | {cells} | {100 * share:.1f} % |")
-    rates = "; ".join(
-        f"{chip.name}: {chip.products / 1e12:g} T operations in bfloat16 a second, {chip.bandwidth / 1e9:g} GB/s of memory, "
-        f"{chip.links / 1e9:g} GB/s of links, {chip.clock / 1e9:.2f} GHz"
+    rates = "\n".join(
+        f"- {chip.name}: {chip.products / 1e12:g} T operations in bfloat16 a second, {chip.bandwidth / 1e9:g} GB/s of "
+        f"memory, {chip.links / 1e9:g} GB/s of links, {chip.clock / 1e9:.2f} GHz"
         for chip in CHIPS.values()
     )
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"The maker's rates: {rates} (the clock follows from the rate of the matrix units). Products in float32 at the",
-            f"highest precision take {PASSES} passes in bfloat16. The first three columns are what each resource would take "
-            "by itself at",
-            "its full rate: none of them is what the step takes. The fourth adds up the compiler's own estimate of cycles for",
-            "every operation, times its trips; it includes the 2100 or so cycles that it takes for the start of any operation,",
-            "and nothing for exchanges. The Schur form is a chain of some 10^8 dependent operations on a few rows and columns:",
-            "that, and not arithmetic, is its time, and the reason why a faster method is needed there. Forward pass to the",
-            "average layer, (32 - 1) / 2 blocks.",
-            "",
-        ]
-    )
+    return "\n".join(lines) + "\n" + _SECONDS.format(rates=rates, passes=PASSES)
 
 
 def _exchanges(good: list[dict[str, Any]]) -> str:
@@ -134,8 +128,8 @@ def _exchanges(good: list[dict[str, Any]]) -> str:
             count = sum(one["count"] for one in ones)
             lines.append(f"| {name} | {kind} | {where} | {count} | {_gb(size)} | {times:g} | {_gb(size * times)} |")
     inside = [one["scope"] for result in good for one in result["exchanges"] if "/schur/" in one["scope"]]
-    said = "none" if not inside else ", ".join(sorted(set(inside)))
-    return "\n".join([*lines, "", f"In the Schur form, iteration included: {said}.", ""])
+    said = ", ".join(sorted(set(inside))) or "none"
+    return "\n".join([*lines, "", f"In the Schur form, its iteration included: {said}.", ""])
 
 
 def place(scope: str) -> str:
@@ -145,24 +139,23 @@ def place(scope: str) -> str:
 
 
 def _loops(good: list[dict[str, Any]]) -> str:
-    loops = {one["scope"]: one for one in good[0]["loops"] if one["given"]}
-    order, (sweeps, steps) = max(STEPS.items())
-    measured = ", ".join(f"{n}: {a / n:.3f} n and {b / n**2:.3f} n^2" for n, (a, b) in sorted(STEPS.items()))
-    how = (
-        "so they are what was measured."
-        if order == LLAMA.width
-        else f"Order 4096 was not measured: the ratios of {order} stand for it, which fall as n grows."
-    )
+    names = {"forward/while": "blocks of the forward pass", "schur/while": "sweeps of the Schur form"}
+    names["schur/while/body/while"] = "positions of the bulge in a sweep"
+    trips = {one["scope"].split("/shard_map/")[-1]: one["trips"] for one in good[-1]["loops"] if one["given"]}
+    measured = "; ".join(f"{n}: {a / n:.3f} n, {b / n**2:.3f} n^2" for n, (a, b) in sorted(STEPS.items()))
+    order = max(STEPS)
+    how = f"Order 4096 was not measured: the ratios of {order} stand for it; they fall as n grows."
     lines = [
         "## Trip counts",
         "The conditions of the loops say how often they run, but for these:",
         "",
         "| loop | trips |",
         "|---|---|",
-        *(f"| {place(scope + '/')} ({scope.count('while')} deep) | {one['trips']:g} |" for scope, one in loops.items()),
+        *(f"| {names.get(scope, scope)} | {count:g} |" for scope, count in trips.items()),
         "",
-        "Sweeps of the Schur form and positions of the bulge over all sweeps, measured on a CPU with one matrix I + G, G",
-        f"Ginibre (`python -m benchmarks.pod_depth`): order {measured}. {how}",
+        "Sweeps and positions over all sweeps, measured on a CPU with one matrix I + G, G Ginibre",
+        f"(`python -m benchmarks.pod_depth`), at order {measured}.",
+        *([] if order == LLAMA.width else [how]),
         "",
     ]
     return "\n".join(lines)
