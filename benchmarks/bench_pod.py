@@ -56,7 +56,6 @@ CASES = (
     Case("v5p:4x4x4", "data"),
     Case("v5e:16x16", "fsdp"),
     Case("v5p:4x4x4", "tensor", model=8),
-    Case("v5e:4x4", "one", layers=4),
     Case("v5e:4x4", "tensor", model=8),
     Case("v5e:4x4", "data"),
 )
@@ -131,16 +130,11 @@ def memory_of(result: dict[str, Any]) -> float:
 
 
 def weak_scaling(found: list[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], float]]:
-    """Operations of a chip over those of the program of one chip with as many samples, for each slice."""
-    alone = {
-        result["case"]["topology"].partition(":")[0]: result["flops"]
-        for result in found
-        if result["case"]["layout"] == "one" and "flops" in result
-    }
+    """Operations of a chip over those of the program of one chip, a v5p, with as many samples."""
+    alone = [result["flops"] for result in found if result["case"]["layout"] == "one" and "flops" in result]
     for result in found:
-        kind = result["case"]["topology"].partition(":")[0]
-        if result["case"]["layout"] != "one" and "flops" in result and kind in alone:
-            yield result, result["flops"] / alone[kind]
+        if alone and result["case"]["layout"] != "one" and "flops" in result:
+            yield result, result["flops"] / alone[0]
 
 
 def projected(result: dict[str, Any], chip: Chip) -> dict[str, float]:

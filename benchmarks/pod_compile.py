@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,9 @@ LLAMA = Architecture(
 )
 """Llama 3.1 8B."""
 
+STAGES = ("forward", "jacobian", "schur", "measures")
+"""The scopes of the step that have loops."""
+
 STEPS = {256: (350, 46784), 512: (536, 155636), 1024: (1001, 551343)}
 """Order of the matrix -> sweeps and bulge positions that the Schur form took; `python -m benchmarks.pod_depth` measures
 them."""
@@ -59,7 +62,6 @@ class Case:
     layout, model : of `jaxdyn.sharding.mesh_for`.
     samples : of a chip.
     tokens : of a prompt; a prompt has one sample, its last token.
-    layers : blocks whose weights are there. Operations do not depend on it, since loops are counted apart.
     """
 
     topology: str
@@ -67,7 +69,6 @@ class Case:
     model: int = 1
     samples: int = 2
     tokens: int = 128
-    layers: int = LLAMA.layers
 
 
 def trip_count(scope: str) -> float | None:
@@ -103,7 +104,7 @@ def compiled(case: Case, folder: Path | None = None) -> dict[str, Any]:
 
 def kept(case: Case, folder: Path) -> tuple[Path, Path]:
     """Return where the figures and the program of a case are kept."""
-    parts = (case.topology.replace(":", "_"), case.layout, case.model, case.samples, case.tokens, case.layers)
+    parts = (case.topology.replace(":", "_"), case.layout, case.model, case.samples, case.tokens)
     name = "_".join(map(str, parts))
     return folder / f"{name}.json", folder / f"{name}.hlo"
 
@@ -119,7 +120,7 @@ def program_of(case: Case) -> tuple[dict[str, Any], str]:
     devices = topologies.get_topology_desc(platform="tpu", topology_name=case.topology).devices
     mesh = mesh_for(case.layout, devices, model=case.model)
     chips = int(mesh.devices.size)
-    step = make_step(replace(LLAMA, layers=case.layers), mesh, case.layout, StepSettings(singular=False))
+    step = make_step(LLAMA, mesh, case.layout, StepSettings(singular=False))
     lowered = step.jitted.lower(*step.arguments(case.samples * chips, case.tokens, 1, dtype=jnp.bfloat16))
     start = time.perf_counter()
     try:
@@ -173,10 +174,10 @@ def stages(parsed: hlo.Program) -> dict[str, hlo.Counts]:
     """Counts of the loops of each stage, which are nearly all of it."""
     found: dict[str, hlo.Counts] = {}
     for one in parsed.computations[parsed.entry].values():
-        parts = one.scope.split("/")
-        if one.opcode == "while" and len(parts) > 2:
+        stage = next((word for word in one.scope.split("/") if word in STAGES), None)
+        if one.opcode == "while" and stage:
             counts = parsed.instruction_counts(parsed.entry, one, trip_count)
-            found[parts[2]] = found.get(parts[2], hlo.Counts()) + counts
+            found[stage] = found.get(stage, hlo.Counts()) + counts
     return found
 
 

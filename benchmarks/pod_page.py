@@ -5,6 +5,9 @@ from typing import Any
 from benchmarks.bench_pod import CHIPS, PASSES, case_of, memory_of, name_of, projected, weak_scaling
 from benchmarks.pod_compile import LLAMA, STEPS
 
+_MADE = ("shard_map", "while", "body", "closed_call", "cond")
+"""Words of a scope that JAX puts there."""
+
 _HEAD = """# The sweep's step on TPU slices
 
 Made by `python -m benchmarks pod` with the TPU's own compiler (XLA:TPU, jax {jax}), for slices that are not there: no
@@ -22,8 +25,8 @@ was not compiled for a v5e within 400 s (other work beside it), so the complete 
 
 _OPERATIONS = """## Operations of a chip
 Weak scaling: the operations of N chips with two samples each, over N times those of the program of one chip with two
-samples. The compiler counts the body of a loop once; "bodies once" is our count made so, which checks the reading of
-the program; "with trips" has the trip counts below.
+samples, a v5p (a v5e has no room for the weights). The compiler counts the body of a loop once; "bodies once" is our
+count made so, which checks the reading of the program; "with trips" has the trip counts below.
 
 | slice, layout | compiler's count | ours, bodies once | ours, with trips | of them products | over one chip's |
 |---|---|---|---|---|---|
@@ -67,9 +70,8 @@ def _memory(found: list[dict[str, Any]]) -> str:
             continue
         used = memory_of(result)
         sizes = " | ".join(_gb(result[key]) for key in ("arguments", "temporaries", "outputs"))
-        less = f", {case.layers} of {LLAMA.layers} blocks" if case.layers != LLAMA.layers else ""
         lines.append(
-            f"| {name_of(case)}{less} | {result['chips']} | {sizes} | {_gb(chip.memory)} | "
+            f"| {name_of(case)} | {result['chips']} | {sizes} | {_gb(chip.memory)} | "
             f"{100 * (1 - used / chip.memory):.0f} % |"
         )
     return "\n".join([*lines, "", "The memory is the maker's figure, in units of 10^9 bytes.", ""])
@@ -134,14 +136,18 @@ def _exchanges(good: list[dict[str, Any]]) -> str:
 
 def place(scope: str) -> str:
     """Return the stage and the named scope of an exchange, without what JAX puts between."""
-    words = [word for word in scope.split("/")[2:] if word not in ("while", "body", "closed_call", "cond")]
+    words = [word for word in scope.split("/")[1:] if word not in _MADE]
     return " / ".join(words[:-1]) or scope
 
 
 def _loops(good: list[dict[str, Any]]) -> str:
     names = {"forward/while": "blocks of the forward pass", "schur/while": "sweeps of the Schur form"}
     names["schur/while/body/while"] = "positions of the bulge in a sweep"
-    trips = {one["scope"].split("/shard_map/")[-1]: one["trips"] for one in good[-1]["loops"] if one["given"]}
+    trips = {
+        one["scope"].removeprefix("jit(run)/").removeprefix("shard_map/"): one["trips"]
+        for one in good[-1]["loops"]
+        if one["given"]
+    }
     measured = "; ".join(f"{n}: {a / n:.3f} n, {b / n**2:.3f} n^2" for n, (a, b) in sorted(STEPS.items()))
     order = max(STEPS)
     how = f"Order 4096 was not measured: the ratios of {order} stand for it; they fall as n grows."

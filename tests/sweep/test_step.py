@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -19,7 +21,7 @@ from jaxdyn.pipeline.spectral import measure_view, pieces_of
 from jaxdyn.sharding import Layout, mesh_for
 from jaxdyn.spectra import decompose
 from jaxdyn.sweep.step import StepSettings, make_step, read_by_step, unit_sums
-from tests.sweep.mesh_program import LAYER, LAYOUTS, LLAMA, TOKENS, batch
+from tests.sweep.mesh_program import LAYER, LAYOUTS, LLAMA, TOKENS, batch, halves
 
 ROOT = Path(__file__).resolve().parents[2]
 WIDTH, FF, LAYERS, VOCAB = LLAMA.width, LLAMA.ff_dim, LLAMA.layers, LLAMA.vocab
@@ -31,7 +33,7 @@ def eight_devices(case: str) -> list[dict]:
     flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
     environment = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "tests.sweep.mesh_program", case]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -56,7 +58,7 @@ def exchanges(found: dict) -> set[tuple[str, str, float]]:
 
 
 def test_nothing_crosses_between_devices_that_hold_all_weights(layouts):
-    assert layouts["one"]["collectives"] == layouts["data"]["collectives"] == []
+    assert layouts["data"]["collectives"] == []
 
 
 def test_split_weights_are_gathered_one_layer_at_a_time_and_nothing_else_crosses(layouts):
@@ -85,22 +87,25 @@ def test_split_heads_exchange_partial_sums_and_columns_and_nothing_while_decompo
     assert layouts["tensor"]["weights"] == [LAYERS, FF // model, WIDTH]
 
 
-def test_jacobians_come_out_split_as_the_layout_says(layouts):
+def test_jacobians_come_out_split_as_the_layout_says(layouts, alone):
     spec, shape = layouts["tensor"]["split"]
     assert (spec, shape) == ("P('data', None, None, 'model')", [8, 1, WIDTH, WIDTH // 4])
     specs = {name: found["result_split"] for name, found in layouts.items()}
     assert specs["data"] == specs["fsdp"] == ["P('data',)", [2, 1, WIDTH, WIDTH]]
     assert specs["tensor"] == ["P(('data', 'model'),)", [2, 1, WIDTH, WIDTH]]
-    np.testing.assert_allclose(layouts["tensor"]["jacobians"], layouts["one"]["result"]["matrices"], atol=1e-14)
+    np.testing.assert_allclose(layouts["tensor"]["jacobians"], alone.matrices, atol=1e-14)
 
 
-@pytest.mark.parametrize("name", ["data", "fsdp", "tensor"])
-def test_the_numbers_are_those_of_one_device(layouts, name):
-    one, other = layouts["one"]["result"], layouts[name]["result"]
-    assert one.keys() == other.keys()
-    assert {"eigenvalues", "status", "jacobian_sum", "count"} < one.keys()
-    for key, value in one.items():
-        value, got = np.asarray(value), np.asarray(other[key])
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_the_numbers_are_those_of_one_device(layouts, alone, name):
+    leaves = jax.tree_util.tree_leaves_with_path(replace(alone, singular_values=None))
+    one = {jax.tree_util.keystr(path, simple=True): np.asarray(leaf) for path, leaf in leaves}
+    other = layouts[name]["result"]
+    assert {"eigenvalues", "status", "jacobian_sum", "count", "matrices"} < other.keys() < one.keys()
+    for key, got in other.items():
+        value, got = one[key], np.asarray(got)
+        if np.iscomplexobj(value):
+            got = got[0] + 1j * got[1]
         assert np.all(np.isfinite(value))
         if key in UNITS_OF_ROUNDING:
             assert np.all(got < 10)
@@ -113,8 +118,7 @@ def test_the_numbers_are_those_of_one_device(layouts, name):
 def test_sums_of_units_are_those_of_their_samples_whatever_the_devices(layouts):
     result = layouts["tensor"]["result"]
     matrices = np.asarray(result["matrices"])[:, 0]
-    half = np.arange(16) % 2
-    half[6:8] = -1  # the prompt that pads
+    half = halves().reshape(-1)
     for unit in range(8):
         for h in (0, 1):
             own = [i for i in (2 * unit, 2 * unit + 1) if half[i] == h]
@@ -136,34 +140,44 @@ def model() -> Model:
     return Model(LLAMA, params, None, "test", None, "")
 
 
-def test_the_portrait_is_that_of_the_stages(model):
-    """One device, with singular values: against capture, jacobian, decompose by LAPACK and measure_all."""
-    ids, lengths, position = batch(VOCAB)
-    settings = StepSettings(Request("isolated"), parts=("block", "update"), unit=4)
+@pytest.fixture(scope="module")
+def alone(model):
+    """The whole step on one device, with singular values."""
+    settings = StepSettings(parts=("block", "update"), unit=2, keep_matrices=True)
     step = make_step(LLAMA, mesh_for("one"), "one", settings)
     once = {"xla_backend_optimization_level": 0}  # compiling costs all the time
     program = step.jitted.lower(*step.arguments(8, TOKENS, 2, dtype="float64")).compile(once)
-    arrays = (np.asarray(one, np.int32) for one in (ids, lengths, position, np.zeros((8, 2)), LAYER))
-    found = program(read_by_step(model.params), *arrays)
+    arrays = (np.asarray(one, np.int32) for one in (*batch(VOCAB), halves(), LAYER))
+    return program(read_by_step(model.params), *arrays)
+
+
+def test_the_portrait_is_that_of_the_stages(model, alone):
+    """Against capture, jacobian, decompose by LAPACK and the pipeline's measures."""
+    ids, lengths, position = batch(VOCAB)
     rows = [row[:length] for row, length in zip(ids, lengths, strict=True)]
     acts = capture(model, pad(rows), tokens="all")
     starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
-    J = jacobian(model, acts.select((starts[:, None] + position).reshape(-1)), layer=LAYER, operator="isolated")
-    for part, shift in ((0, 0.0), (1, 1.0)):
-        for sample in (0, 7, 15):
-            spectrum = decompose(J[sample], vectors=True)
-            pieces, _ = pieces_of(J[sample], spectrum)
-            wanted = measure_view(jax.tree.map(lambda leaf: leaf[None], pieces), (0, 1.0, shift))
-            assert set(found.measures) == {measure.name for measure in MEASURES} - {"kreiss_scaled"}
-            for name, values in found.measures.items():
-                np.testing.assert_allclose(values[sample, part], wanted[name], rtol=1e-9, err_msg=name)
-            np.testing.assert_allclose(found.singular_values[sample, part], wanted["singular_values"], atol=1e-12)
-            got, true = (
-                np.sort_complex(np.round(x, 9)) for x in (found.eigenvalues[sample, part], wanted["eigenvalues"])
-            )
-            np.testing.assert_allclose(got, true, atol=1e-8)
-    assert np.all(np.asarray(found.status) == 0)
-    assert found.jacobian_sum.shape == (4, 2, 1, WIDTH, WIDTH)
+    chosen = (starts[:, None] + position).reshape(-1)[[0, 7, 15]]
+    J = jacobian(model, acts.select(chosen), layer=LAYER)
+    np.testing.assert_allclose(alone.matrices[np.array([0, 7, 15]), 0], J, atol=1e-13)
+    views = jax.jit(partial(jax.lax.map, measured), compiler_options={"xla_backend_optimization_level": 0})
+    assert set(alone.measures) == {measure.name for measure in MEASURES} - {"kreiss_scaled"}
+    for matrix, sample in zip(J, (0, 7, 15), strict=True):
+        pieces, _ = pieces_of(matrix, decompose(matrix, vectors=True))
+        pieces = jax.tree.map(lambda leaf: jax.numpy.stack([leaf, leaf]), pieces)
+        wanted = views((pieces, jax.numpy.asarray([0.0, 1.0])))
+        for name, values in alone.measures.items():
+            np.testing.assert_allclose(values[sample], wanted[name], rtol=1e-9, atol=1e-12, err_msg=name)
+        np.testing.assert_allclose(alone.singular_values[sample], wanted["singular_values"], atol=1e-12)
+        got, true = (np.sort_complex(np.round(x, 8)) for x in (alone.eigenvalues[sample], wanted["eigenvalues"]))
+        np.testing.assert_allclose(got, true, atol=1e-7)
+    assert np.all(np.asarray(alone.status) == 0)
+
+
+def measured(view):
+    """One part of one matrix by the pipeline: of the matrix itself, or less the identity."""
+    pieces, shift = view
+    return measure_view(jax.tree.map(lambda leaf: leaf[None], pieces), (0, jax.numpy.ones(()), shift))
 
 
 def test_a_failed_sample_enters_no_sum():
