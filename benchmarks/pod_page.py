@@ -38,8 +38,8 @@ The maker's rates:
 {rates}
 
 The clock follows from the rate of the matrix units. Products in float32 at the highest precision take {passes} passes
-in bfloat16. The first three columns are what each resource would take by itself at its
-full rate: none of them is what the step takes. The fourth adds up the compiler's own estimate of cycles for every
+in bfloat16. The first three columns are what each resource would take by itself at its full rate: none of them is what
+the step takes. The fourth adds up the compiler's own estimate of cycles for every
 operation, times its trips. It has the 2100 or so cycles that the compiler sees in any operation however small, and
 nothing for exchanges. The Schur form is a chain of some 10^8 dependent operations on a few rows and columns: that, and
 not arithmetic, is its time, and the reason why a faster method is needed there. Forward pass to the average layer,
@@ -74,7 +74,14 @@ def _memory(found: list[dict[str, Any]]) -> str:
             f"| {name_of(case)} | {result['chips']} | {sizes} | {_gb(chip.memory)} | "
             f"{100 * (1 - used / chip.memory):.0f} % |"
         )
-    return "\n".join([*lines, "", "The memory is the maker's figure, in units of 10^9 bytes.", ""])
+    return "\n".join(
+        [
+            *lines,
+            "",
+            'The memory is the maker\'s figure, in units of 10^9 bytes. "Not compiled": not done when the page was made.',
+            "",
+        ]
+    )
 
 
 def _operations(good: list[dict[str, Any]]) -> str:

@@ -16,12 +16,12 @@ from jaxdyn.activations import capture, pad
 from jaxdyn.errors import InputError
 from jaxdyn.jacobians import Request, jacobian
 from jaxdyn.measures import MEASURES
-from jaxdyn.models import Model, parameters
+from jaxdyn.models import Model
 from jaxdyn.pipeline.spectral import measure_view, pieces_of
 from jaxdyn.sharding import Layout, mesh_for
 from jaxdyn.spectra import decompose
 from jaxdyn.sweep.step import StepSettings, make_step, read_by_step, unit_sums
-from tests.sweep.mesh_program import LAYER, LAYOUTS, LLAMA, TOKENS, batch, halves
+from tests.sweep.mesh_program import LAYER, LAYOUTS, LLAMA, TOKENS, batch, halves, weights
 
 ROOT = Path(__file__).resolve().parents[2]
 WIDTH, FF, LAYERS, VOCAB = LLAMA.width, LLAMA.ff_dim, LLAMA.layers, LLAMA.vocab
@@ -136,8 +136,7 @@ def test_other_families_and_routes_split_to_the_same_jacobians():
 
 @pytest.fixture(scope="module")
 def model() -> Model:
-    params = parameters.initialise(LLAMA, 0, dtype="float64")
-    return Model(LLAMA, params, None, "test", None, "")
+    return Model(LLAMA, weights(), None, "test", None, "")
 
 
 @pytest.fixture(scope="module")
