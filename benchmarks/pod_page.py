@@ -78,7 +78,7 @@ def _memory(found: list[dict[str, Any]]) -> str:
         [
             *lines,
             "",
-            'The memory is the maker\'s figure, in units of 10^9 bytes. "Not compiled": not done when the page was made.',
+            'The memory is the maker\'s figure, a GB is 10^9 bytes. "Not compiled": not done when this was made.',
             "",
         ]
     )
