@@ -124,7 +124,7 @@ def measure_round(inputs: Inputs, *, plan: Plan) -> Measured:
     ratio = inputs.norms[:, 0] / inputs.norms[:, 1]
     matrices = _matrices(inputs, plan)
     pieces, deviation = lax.map(_take_apart, matrices)
-    found = lax.map(lambda view: _measure_view(pieces, view), _view_table(plan, ratio))
+    found = lax.map(lambda view: measure_view(pieces, view), _view_table(plan, ratio))
     if plan.kreiss:  # of the raw metric alone: it is dear, and does not change with the scale of a block
         raw = jax.tree.map(lambda leaf: leaf[: plan.parts], _view_table(plan, ratio))
         found["kreiss_scaled"] = lax.map(lambda view: _kreiss(pieces, view), raw)
@@ -178,8 +178,12 @@ class Pieces(NamedTuple):
 
 def _take_apart(matrix: Array) -> tuple[Pieces, Array]:
     """Decompose one matrix; also the singular values of M - tI."""
+    return pieces_of(matrix, spectra.decompose(matrix, vectors=True, implementation="lapack"))
+
+
+def pieces_of(matrix: Float[Array, "n n"], spectrum: spectra.Spectrum) -> tuple[Pieces, Float[Array, " n"]]:
+    """Return what all views of one matrix share, given its spectrum with condition numbers; and `deviation`."""
     left, deviation, right_h = _svd(matrix - mean_trace(matrix) * jnp.eye(matrix.shape[-1], dtype=matrix.dtype))
-    spectrum = spectra.decompose(matrix, vectors=True, implementation="lapack")
     abscissa = nonnormality.numerical_abscissa(matrix, norm=spectrum.singular_values[0])
     return Pieces(matrix, spectrum, abscissa, left, right_h), deviation
 
@@ -200,7 +204,7 @@ def _kreiss(pieces: Pieces, view: tuple[Array, Array, Array]) -> Array:
     return kreiss_scaled(schur, scale * spectrum.eigenvalues - shift, spectrum.condition)
 
 
-def _measure_view(pieces: Pieces, view: tuple[Array, Array, Array]) -> dict[str, Array]:
+def measure_view(pieces: Pieces, view: tuple[Array, Array, Array]) -> dict[str, Array]:
     """Measures of one view a M - b I, with the evidence of its decomposition."""
     index, scale, shift = view
     piece = jax.tree.map(lambda leaf: leaf[index], pieces)
