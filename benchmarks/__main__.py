@@ -6,7 +6,9 @@ import json
 import sys
 from pathlib import Path
 
-NAMES = ("jacobian", "memory", "loading", "kernels", "analyze", "topology")
+NAMES = ("jacobian", "memory", "loading", "kernels", "analyze", "topology", "sweep")
+LONG = ("pod", "growth")
+"""Run when named only: they take a quarter of an hour each."""
 MODEL = Path(__file__).resolve().parents[2] / "shared" / "models" / "stories260k"
 
 
@@ -20,14 +22,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description="Ratios measured in one run; or `gpu`, which has options of its own."
     )
-    parser.add_argument("name", nargs="*", help=f"which to run, of {', '.join(NAMES)}; default all")
+    parser.add_argument(
+        "name", nargs="*", help=f"which to run, of {', '.join(NAMES)} (these by default), {', '.join(LONG)}"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object a line")
     parser.add_argument("--repeats", type=int, default=7, help="rounds in which the candidates take turns")
-    parser.add_argument("--model", type=Path, default=MODEL, help="model folder for analyze; default %(default)s")
+    parser.add_argument(
+        "--model", type=Path, default=MODEL, help="model folder for analyze and sweep; default %(default)s"
+    )
+    parser.add_argument("--programs", type=Path, help="pod: keep compiled programs here, and take those that are here")
+    parser.add_argument(
+        "--limit", type=float, default=1800, help="pod: seconds a compilation may take; 0 takes what --programs has"
+    )
     options = parser.parse_args()
-    unknown = sorted(set(options.name) - set(NAMES))
+    unknown = sorted(set(options.name) - {*NAMES, *LONG})
     if unknown:
-        parser.error(f"name: got {unknown[0]!r}; allowed {', '.join(NAMES)}")
+        parser.error(f"name: got {unknown[0]!r}; allowed {', '.join((*NAMES, *LONG))}")
     if options.repeats < 1:
         parser.error(f"--repeats: got {options.repeats}; allowed 1 or more")
     print(json.dumps({"environment": environment()}) if options.json else _heading(environment()), flush=True)

@@ -15,6 +15,7 @@ from jaxdyn.measures import MEASURES, nulls
 from jaxdyn.pipeline import products
 from jaxdyn.report.profiles import TITLES
 
+from . import studies
 from .gallery import DATA, FIGURES, HERE, HERO, SHOWN
 
 MADE = re.compile(r"(<!-- made: (?P<name>[\w-]+(?: [\w-]+)?) -->\n).*?(<!-- /made -->)", re.DOTALL)
@@ -167,6 +168,47 @@ def gallery(run: str) -> str:
     return "\n\n".join(pieces)
 
 
+def claims(run: str) -> str:
+    """The claims of one study."""
+    rows = []
+    for row in data(run)["claims"]:
+        shown = {name: "" if row[name] is None else f"{row[name]:.3f}" for name in ("number", "null")}
+        interval = "" if row["excess"] is None else f"{row['excess']:+.3f}"
+        if row["excess_low"] is not None:
+            interval += f" [{row['excess_low']:+.3f}, {row['excess_high']:+.3f}]"
+        verdict = row["verdict"] + (f" ({row['because']})" if row["because"] else "")
+        rows.append((row["claim"], shown["number"], f"{shown['null']} ({row['rung']})", interval, verdict))
+    return table(("claim", "number", "null", "excess [95 %]", "verdict"), rows)
+
+
+def survival(run: str) -> str:
+    """Which verdicts of one study survive."""
+    head, *rows = [tuple(row) for row in data(run)["survival"]]
+    return table(head, rows)
+
+
+def training(run: str) -> str:
+    """The claims over training: number and excess, means over the runs, and the verdicts of the runs."""
+    read = data(run)["steps"]
+    names = list(read[0]["claims"])
+    rows = []
+    for row in read:
+        of = [row["claims"][name] for name in names]
+        rows.append(
+            (str(row["step"]), f"{row['loss']:.2f}", *(f"{one['number']:.3f} ({one['excess']:+.3f})" for one in of))
+        )
+    return table(("step", "loss", *names), rows)
+
+
+def studied(run: str) -> str:
+    """The figures of one study or trajectory with their captions."""
+    read, pieces = data(run), []
+    for figure in studies.SHOWN[run]:
+        file = f"figures/{run}_{figure}.svg"
+        pieces.append(f"[![{figure.replace('_', ' ')}]({file})]({file})\n\n{read['captions'][figure]}")
+    return "\n\n".join(pieces)
+
+
 def caption(run: str) -> str:
     """The caption of a run's depth profiles."""
     return data(run)["captions"]["depth_profiles"]
@@ -201,6 +243,7 @@ def short(value: float) -> str:
 
 MAKERS = {
     "caption": caption,
+    "claims": claims,
     "command": command,
     "explained": explained,
     "gallery": gallery,
@@ -208,7 +251,10 @@ MAKERS = {
     "measures": measures,
     "product": product,
     "running-products": running_products,
+    "studied": studied,
+    "survival": survival,
     "terminal": terminal,
+    "training": training,
     "without-closed-form": without_closed_form,
 }
 

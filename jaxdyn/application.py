@@ -1,7 +1,9 @@
 """What an application, unlike the library, may do: set jax up, keep compiled programs, show tracebacks."""
 
+import logging
 import os
 from pathlib import Path
+from typing import Any
 
 from .errors import InputError
 
@@ -36,6 +38,7 @@ def configure(dtype: str, weights_dtype: str | None) -> None:
     if weights_dtype not in (None, "bfloat16", "float32"):
         msg = f"weights-dtype: got {weights_dtype!r}; allowed 'bfloat16' or 'float32'"
         raise InputError(msg)
+    logging.getLogger("absl").setLevel(logging.ERROR)  # orbax's notes about its own options
     if dtype == "float64":
         jax.config.update("jax_enable_x64", True)
     keep_compiled()
@@ -52,3 +55,50 @@ def keep_compiled() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxdyn"
         jax.config.update("jax_compilation_cache_dir", str(cache))
+
+
+def join(
+    coordinator: str | None, process: int | None, processes: int | None, *, local: bool = False
+) -> tuple[int, int]:
+    """Join the other processes of a run through jax's own runtime, before anything has started a device.
+
+    Parameters
+    ----------
+    coordinator, process, processes : HOST:PORT of process 0, this process's number and their count; all None lets jax
+        detect the launcher (SLURM, Open MPI, Cloud TPU, GKE).
+    local : all of them are on this machine, and nobody else may connect.
+
+    Returns
+    -------
+    This process's number and their count.
+
+    Raises
+    ------
+    InputError : no launcher is found, or the others do not come.
+
+    Notes
+    -----
+    A process that dies does not end the others, since nothing here waits for it; but process 0 holds the coordinator,
+    and when that is gone jax ends them all.
+    """
+    import jax
+
+    jax.config.update("jax_enable_recoverability", True)
+    options: dict[str, Any] = {} if coordinator is None else {"cluster_detection_method": "deactivate"}
+    if local:
+        options["coordinator_bind_address"] = coordinator
+    try:
+        jax.distributed.initialize(coordinator, processes, process, **options)
+    except (ValueError, RuntimeError) as error:
+        what = "no launcher that jax knows" if coordinator is None else f"the coordinator at {coordinator}"
+        first = " ".join(str(error).split())[:200]
+        msg = f"distributed: cannot join {what}: {first}; start the processes by a launcher, or give --coordinator"
+        raise InputError(msg, page="docs/sweeps.md") from error
+    return jax.process_index(), jax.process_count()
+
+
+def leave() -> None:
+    """Part from the other processes of a run; nothing where this one is alone."""
+    import jax
+
+    jax.distributed.shutdown()

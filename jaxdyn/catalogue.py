@@ -98,17 +98,18 @@ def show_model(found: dict[str, Any], console: Console) -> None:
     rows = {
         "model": f"{found['source']}{at}",
         "parameters": f"{found['parameters']:,}",
-        "checkpoint": f"{_size(checkpoint['bytes'])} ({kinds})",
+        "checkpoint": f"{size(checkpoint['bytes'])} ({kinds})",
     }
     console.print(_table(found["family"], rows | {name: _plain(v) for name, v in found["architecture"].items()}))
     seconds, taken = analysis["seconds"], analysis["bytes"]
     first = {
         "work": f"{analysis['prompts']} prompts of {analysis['length']} tokens, {analysis['samples']} samples, "
         f"{analysis['matrices']} matrices, {analysis['settings']['draws']} draws each",
-        "time": f"{_time(seconds['total'])}, and {_time(seconds['first_run_compilation'])} to compile the first time",
-        "of it": ", ".join(f"{name} {_time(value)}" for name, value in seconds.items() if name in _STEPS),
-        "memory": f"{_size(taken['total'])}: "
-        + ", ".join(f"{name} {_size(value)}" for name, value in taken.items() if name != "total"),
+        "time": f"{duration(seconds['total'])}, and {duration(seconds['first_run_compilation'])} to compile the first "
+        "time",
+        "of it": ", ".join(f"{name} {duration(value)}" for name, value in seconds.items() if name in _STEPS),
+        "memory": f"{size(taken['total'])}: "
+        + ", ".join(f"{name} {size(value)}" for name, value in taken.items() if name != "total"),
     }
     console.print(_table("an analysis here, estimated (within a factor of 3)", first))
 
@@ -129,7 +130,7 @@ def _plain(value: Any) -> str:
     return "no" if value is False else "yes" if value is True else "none" if value in (None, ()) else str(value)
 
 
-def _size(count: float) -> str:
+def size(count: float) -> str:
     """Bytes in the unit that suits them."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
@@ -138,7 +139,7 @@ def _size(count: float) -> str:
     return f"{count:.3g} TB"
 
 
-def _time(seconds: float) -> str:
+def duration(seconds: float) -> str:
     """Seconds in the unit that suits them."""
     if seconds < 100:
         return f"{seconds:.2g} s"

@@ -22,7 +22,9 @@ from . import application, embedded
 from .cli_dynamics import dynamics
 from .cli_semanticity import semanticity
 from .cli_study import study
+from .cli_sweep import sweep
 from .cli_train import train
+from .cli_trajectory import trajectory
 from .errors import InputError, address
 
 EXIT_BAD_INPUT, EXIT_SOME_FAILED, EXIT_INTERRUPTED = 2, 3, 130
@@ -202,7 +204,9 @@ def analyze(
 app.command()(train)
 app.command()(semanticity)
 app.command()(study)
+app.command()(trajectory)
 app.command()(dynamics)
+app.command()(sweep)
 
 
 @app.command()
@@ -286,8 +290,13 @@ def report(
     """Write report.html and its figures from one finished or unfinished run, or from two runs overlaid."""
     application.show_tracebacks(debug)
     from .report.page import write_report
-    from .report.source import open_sources, parse_formats
+    from .report.source import STORE, open_sources, parse_formats
+    from .report.study import open_study, write_study
 
+    if len(folders) == 1 and not (folders[0] / STORE).exists() and (study := open_study(folders[0])):
+        html, *written = write_study(folders[0] if out is None else out, parse_formats(formats), stages=study)
+        typer.echo(f"{len(written)} figures\n{html}")
+        return
     sources = open_sources(folders)
     place = out or (sources[0].folder if len(sources) == 1 else None) or Path("jaxdyn-report")
     html, *written = write_report(sources, place, formats=parse_formats(formats))

@@ -31,11 +31,18 @@ def study(
     rungs: Annotated[str, typer.Option(help="Of the ladder; N6 and N7 are always there.")] = "N0,N1,N2,N4,N5",
     draws: Annotated[int, typer.Option(help="Of N0 to N2.")] = 8,
     init_seeds: Annotated[int, typer.Option(help="Random initialisations of N5, 5 or more.")] = 5,
+    untrained: Annotated[
+        int | None, typer.Option(help="Study the same architecture at random initialisation, with this seed.")
+    ] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Keep at most so many tokens of each text.")] = None,
     seed: Annotated[int, typer.Option(help="Of every random number.")] = 0,
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the stores of the stages.")] = Path("jaxdyn-out"),
+    corpus: Annotated[
+        list[Path] | None, typer.Option(help="Further texts that the conventions go through; may be repeated.")
+    ] = None,
+    formats: Annotated[str, typer.Option(help="Of the figures beside the page: png, svg or both.")] = "png,svg",
+    out: Annotated[Path, typer.Option(help="Folder for the stores of the stages and the report.")] = Path("jaxdyn-out"),
     resume: Annotated[bool, typer.Option("--resume", help="Keep the finished stages in --out.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress, no table.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of the table.")] = False,
@@ -47,9 +54,15 @@ def study(
         msg = "texts: got none; give prompts with --texts FILE (the embedded model alone brings its own)"
         raise InputError(msg)
     from .pipeline.texts import read_texts
+    from .report.source import parse_formats
     from .study.settings import StudySettings
 
+    endings = parse_formats(formats)
     prompts = read_texts(texts or embedded.PROMPTS, samples=samples)
+    corpora = {path.stem: read_texts(path, samples=samples) for path in corpus or ()}
+    if len(corpora) < len(corpus or ()):
+        msg = "corpus: got two files of one name; allowed files with different names, which the figures show"
+        raise InputError(msg)
     settings = StudySettings(
         operator=operator,  # pyright: ignore[reportArgumentType]
         operators=_names(operators),  # pyright: ignore[reportArgumentType]
@@ -61,15 +74,16 @@ def study(
         seed=seed,
     )
     loaded = application.load(model, dtype, None, revision)
-    found = _run(loaded, prompts, settings, out, resume=resume, quiet=quiet)
+    loaded = loaded if untrained is None else loaded.initialised(untrained)
+    found, page = _run(loaded, prompts, settings, out, endings, corpora=corpora, resume=resume, quiet=quiet)
     if as_json:
-        typer.echo(json.dumps({"out": str(out), "claims": as_dicts(found)}))
+        typer.echo(json.dumps({"out": str(out), "report": str(page), "claims": as_dicts(found)}))
     elif not quiet:
         console = Console(highlight=False)
         if not console.is_terminal:
             console = Console(highlight=False, width=130)
         console.print(claims_table(found))
-        console.print(str(out), soft_wrap=True)
+        console.print(str(page), soft_wrap=True)
 
 
 def as_dicts(found: Any) -> list[dict[str, Any]]:
@@ -102,13 +116,24 @@ def claims_table(found: Any) -> Table:
     return table
 
 
-def _run(loaded, prompts, settings, out, *, resume, quiet):
+def _run(loaded, prompts, settings, out, endings, *, corpora, resume, quiet):
+    """Run the study and write its report; the claims, and the page."""
     from .pipeline.progress import Progress
+    from .report.page import write_report
+    from .report.source import STORE, open_sources
+    from .report.study import write_study
     from .study.run import study as run_study
 
     with Progress(enabled=not quiet) as bars:
-        origin = {"command": shlex.join(["jaxdyn", *sys.argv[1:]])}
-        return run_study(loaded, prompts, settings, out=out, resume=resume, origin=origin, progress=bars.reach)
+        given = {"origin": {"command": shlex.join(["jaxdyn", *sys.argv[1:]])}, "progress": bars.reach}
+        found = run_study(loaded, prompts, settings, out=out, corpora=corpora, resume=resume, **given)
+        with bars.stage("report and figures", 1) as advance:
+            if (out / STORE).exists():  # of a run of analyze: one report of both
+                page = write_report(open_sources([out]), out, formats=endings)[0]
+            else:
+                page = write_study(out, endings)[0]
+            advance()
+    return found, page
 
 
 def _names(text: str) -> tuple[str, ...]:

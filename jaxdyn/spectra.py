@@ -15,7 +15,7 @@ from jax.typing import ArrayLike
 from jaxdyn_kernels.dispatch import case_of, choose, platform_of, run, square_matrices
 from jaxdyn_kernels.eig.from_schur import eigenvalues_from_schur, eigenvectors_from_schur
 from jaxdyn_kernels.scaling import adjoint, frobenius_norm, matmul, to_order_one
-from jaxdyn_kernels.schur.api import certified_schur
+from jaxdyn_kernels.schur.api import SchurResult, certified_schur
 from jaxdyn_kernels.status import Status
 from jaxdyn_kernels.threads import one_at_a_time
 from jaxtyping import Array, Complex, Float, Inexact, Int
@@ -209,7 +209,31 @@ def _decompose(
 ) -> Spectrum:
     """Trace `decompose` with every choice made."""
     form = certified_schur(J, implementation=implementation)
-    s, U, Vh, failure = _singular(J, vectors=singular_vectors, implementation=implementation, device=device)
+    return complete(J, form, vectors=vectors, singular_vectors=singular_vectors, device=device)
+
+
+def complete(
+    J: Inexact[Array, "*batch n n"], form: SchurResult, *, vectors: bool, singular_vectors: bool, device: str
+) -> Spectrum:
+    """Everything else of `decompose`, from a Schur form of J that is there already.
+
+    Parameters
+    ----------
+    J : real or complex [..., n, n]
+        The matrices.
+    form : jaxdyn_kernels.SchurResult
+        Their Schur form.
+    vectors, singular_vectors : bool
+        As for `decompose`.
+    device : str
+        Platform on which it runs: on "cpu" the singular values are taken one matrix after another.
+
+    Returns
+    -------
+    Spectrum
+        As `decompose`.
+    """
+    s, U, Vh, failure = _singular(J, vectors=singular_vectors, implementation=form.implementation, device=device)
     status = jnp.where(form.status == Status.OK, failure, form.status)
     right = left = condition = None
     if vectors:
@@ -231,7 +255,7 @@ def _decompose(
             residual=form.residual,
             orthogonality=form.orthogonality,
             status=status,
-            implementation=implementation,
+            implementation=form.implementation,
             device=device,
         )
     )

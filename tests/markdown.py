@@ -49,7 +49,10 @@ def blocks(path: Path) -> list[Block]:
 
 
 def run_page(path: Path, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Run a page's Python blocks in one namespace, and its shell blocks marked `runs`, in order; return how many."""
+    """Run a page's Python blocks in one namespace and its shell blocks marked `runs`, in order; return how many.
+
+    A block marked `file: NAME` is written into the folder, for those after it.
+    """
     names: dict[str, object] = {"__name__": "page"}
     ran = 0
     for block in blocks(path):
@@ -57,6 +60,8 @@ def run_page(path: Path, monkeypatch: pytest.MonkeyPatch) -> int:
             run_python(path, block, names)
         elif block.language == "sh" and block.marker == "runs":
             run_shell(block, monkeypatch)
+        elif block.marker.startswith("file: "):
+            Path(block.marker.removeprefix("file: ")).write_text(block.text, encoding="utf-8")
         else:
             continue
         ran += 1

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import jaxdyn
-from docs import fill, gallery
+from docs import fill, gallery, studies
 from jaxdyn import embedded
 from jaxdyn.measures import MEASURES, henrici_normalized, nulls
 from jaxdyn.pipeline.texts import read_texts
@@ -24,7 +24,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("*/READ
 PAGES += [ROOT / "jaxdyn/embedded/README.md"]
 NAMED = (
     "index", "models", "activations", "jacobians", "spectra", "measures", "nulls", "products", "store", "report",
-    "kernels", "training",
+    "kernels", "training", "sweeps",
 )  # fmt: skip
 """Pages that error messages point to."""
 
@@ -57,9 +57,10 @@ def test_every_block_runs(page: Path, reader: tuple[Path, set[str]], monkeypatch
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_command_parses(page: Path) -> None:
     for block in markdown.blocks(page):
-        assert block.language in ("python", "sh", "text", ""), f"{page}, line {block.line}: {block.language}"
+        assert block.language in ("python", "sh", "text", "yaml", ""), f"{page}, line {block.line}: {block.language}"
         for command in markdown.commands(block) if block.language == "sh" else []:
             markdown.check(command)
+        markdown.check_data(block)
     for said in re.findall(r"`jaxdyn ([a-z]+[^`]*)`", page.read_text(encoding="utf-8")):
         words = shlex.split(said)
         markdown.parse(words, name_only=len(words) == 1)
@@ -134,6 +135,7 @@ def test_the_pages_that_errors_name_exist() -> None:
 def test_the_figures_are_there_and_small() -> None:
     files = list(gallery.FIGURES.iterdir())
     shown = {f"{run}_{figure}" for run, figures in gallery.SHOWN.items() for figure in figures} | {"hero"}
+    shown |= {f"{run}_{figure}" for run, figures in studies.SHOWN.items() for figure in figures}
     assert {file.stem for file in files} == shown
     assert sum(file.stat().st_size for file in files) < 3e6
 

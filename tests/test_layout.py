@@ -64,6 +64,10 @@ def test_only_spectra_and_what_counts_cores_or_times_a_schur_form_use_kernels() 
         "pipeline/estimate.py",
         "report/painter.py",
         "dynamics/lyapunov.py",
+        "sweep/run.py",
+        "sweep/units.py",
+        "sweep/dry_run.py",
+        "sweep/processes.py",
     }
     allowed = {"spectra.py", "measures/pseudospectra.py", "doctor.py", *threads}
     users = {

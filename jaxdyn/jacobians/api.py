@@ -15,6 +15,7 @@ from jaxdyn.models import decoder
 from jaxdyn.models import stream as streams
 from jaxdyn.models.architecture import Architecture
 from jaxdyn.models.model import Model
+from jaxdyn.models.split import WHOLE, Split
 from jaxdyn.models.stream import Stream
 
 from . import autodiff, closed_form
@@ -129,6 +130,7 @@ def sample_jacobians(
     method: Method = "closed-form",
     chunk: int = 64,
     batch_size: int | None = None,
+    split: Split = WHOLE,
 ) -> closed_form.BlockJacobian:
     """Jacobians of many samples, to be traced inside a jitted program.
 
@@ -142,6 +144,8 @@ def sample_jacobians(
     keep : the matrices to return; the others come back as None and take no memory.
     method, chunk : as in `jacobian`.
     batch_size : samples assembled at once; None is one at a time, which is fastest on a CPU.
+    split : inside a `jax.shard_map` where `arch` and `weights` are one device's piece of the layer, how the pieces add
+        up; the matrices hold this device's columns.
     """
     stream = contexts if isinstance(contexts, Stream) else Stream(contexts)
     beside = streams.beside(arch, weights, stream)
@@ -154,9 +158,9 @@ def sample_jacobians(
         context = jax.tree.map(lambda leaf: leaf[b], prepared)
         s = None if source is None else s
         if method == "autodiff":
-            out = autodiff.block_jacobian(arch, weights, context, t, request, source=s, chunk=chunk)
+            out = autodiff.block_jacobian(arch, weights, context, t, request, source=s, chunk=chunk, split=split)
         else:
-            out = closed_form.block_jacobian(arch, weights, context, t, request, source=s, ov=ov)
+            out = closed_form.block_jacobian(arch, weights, context, t, request, source=s, ov=ov, split=split)
         dropped = {name: None for name in ("attention", "mlp", "block") if name not in keep}
         return _nan_unless_finite(replace(out, **dropped), context.x[t if s is None else s])
 

@@ -29,6 +29,7 @@ from jaxtyping import Array, Float, Int
 from jaxdyn.models import layers
 from jaxdyn.models import stream as streams
 from jaxdyn.models.architecture import Architecture
+from jaxdyn.models.split import WHOLE, Split
 from jaxdyn.models.stream import Beside
 
 from .head_norms import through_head_norm
@@ -117,6 +118,7 @@ def block_jacobian(
     *,
     source: Int[Array, ""] | None = None,
     ov: Float[Array, "D D"] | None = None,
+    split: Split = WHOLE,
 ) -> BlockJacobian:
     """Assemble one sample's Jacobians.
 
@@ -128,6 +130,9 @@ def block_jacobian(
     request : operator and derivative.
     source : the source position s < t, for `cross`.
     ov : `value_output(arch, weights)`, needed for `isolated` where values have no norm.
+    split : where `arch` and `weights` are one device's piece of the layer (`models/split.py`), how the pieces add up;
+        the matrices then hold this device's columns. The sums over devices: the attention's Jacobian and the MLP's
+        (D^2 numbers each), and the two sublayers' outputs (D).
 
     Notes
     -----
@@ -138,20 +143,21 @@ def block_jacobian(
         update, u = _isolated_attention(arch, weights, context, position, ov, request)
     else:
         update, u = _attention(arch, weights, context, position, request, source)
+    update, u = split.columns(update, "attention_jacobian"), split.total(u, "attention")
     update = _leaving(arch, weights, "attention", u, update, request)
     h = x + layers.leave(arch, weights, "attention", u)
     if arch.parallel_residual:
-        mlp, added = _mlp(arch, weights, x, request)
+        mlp, added = _mlp(arch, weights, x, request, split)
         y = h + added
     else:
-        mlp, y = _after_attention(arch, weights, h, context.layer_input_at(position), request)
+        mlp, y = _after_attention(arch, weights, h, context.layer_input_at(position), request, split)
     if request.operator == "cross":
         block = update if arch.parallel_residual else update + _product(mlp, update)
         return BlockJacobian(update, None, block, x, h, y)
-    eye = jnp.eye(arch.width, dtype=x.dtype)
+    eye = split.own(jnp.eye(arch.width, dtype=x.dtype))
     attention = eye + update
-    block = attention + (mlp if arch.parallel_residual else _product(mlp, attention))
-    return BlockJacobian(attention, eye + mlp, block, x, h, y)
+    block = attention + (split.own(mlp) if arch.parallel_residual else _product(mlp, attention))
+    return BlockJacobian(attention, eye + split.own(mlp), block, x, h, y)
 
 
 def _product(a: Array, b: Array) -> Array:
@@ -231,9 +237,9 @@ def _unrotate(arch, weights, x, positions):
     return layers.unrotate(arch, weights, x, positions) if arch.position == "rope" else x
 
 
-def _after_attention(arch, weights, h, layer_input, request):
+def _after_attention(arch, weights, h, layer_input, request, split):
     """Return the update Jacobian of all that follows attention, and the block's output."""
-    mlp, added = _mlp(arch, weights, h, request)
+    mlp, added = _mlp(arch, weights, h, request, split)
     y = h + added
     if arch.per_layer_width:
         w = weights["per_layer"]
@@ -251,7 +257,7 @@ def _after_attention(arch, weights, h, layer_input, request):
     return mlp, y
 
 
-def _mlp(arch, weights, h, request):
+def _mlp(arch, weights, h, request, split):
     """Return the MLP's update Jacobian, its branches merged before the one product, and what it adds."""
     w = weights["mlp"]
     n = layers.enter(arch, weights, "mlp", h)
@@ -267,8 +273,9 @@ def _mlp(arch, weights, h, request):
     else:
         hidden = value
         merged = (slope if exact else layers.activation_gate(arch, up))[:, None] * w["up"]
-    u = layers.linear(w, "down", hidden)
-    update = _entering(arch, weights, "mlp", h, _product(w["down"], merged), request)
+    u = split.total(layers.linear(w, "down", hidden), "mlp")
+    # The norm is linear in the matrix: it may come before the sum over devices.
+    update = split.total(_entering(arch, weights, "mlp", h, _product(w["down"], merged), request), "mlp_jacobian")
     return _leaving(arch, weights, "mlp", u, update, request), layers.leave(arch, weights, "mlp", u)
 
 

@@ -20,7 +20,7 @@ from .nonnormality import (
     spectral_norm,
     symmetry_gap,
 )
-from .portrait import MEASURES, UNITS, Measure, measure_all
+from .portrait import MEASURES, UNITS, Measure, measure_all, measure_eigen
 from .pseudospectra import Pseudospectrum, kreiss_scaled, pseudospectrum, transient_growth
 from .rank import effective_rank, participation_ratio, roy_vetterli_rank, stable_rank, threshold_count
 
@@ -41,6 +41,7 @@ __all__ = [
     "kreiss_scaled",
     "mean_rotation_angle",
     "measure_all",
+    "measure_eigen",
     "numerical_abscissa",
     "numerical_radius",
     "participation_ratio",

@@ -231,8 +231,39 @@ def measure_all(
     ----------
     1.3, 1.4, as amended by 1.8.
     """
+    measured = measure_eigen(matrix, schur, eigenvalues, condition=condition, backward_error=backward_error) | {
+        "self_alignment": nonnormality.self_alignment(left, right_h, top=top),
+        "spectral_norm": nonnormality.spectral_norm(singular_values),
+        "numerical_abscissa": nonnormality.numerical_abscissa(matrix) if abscissa is None else abscissa,
+        "effective_rank": rank.effective_rank(singular_values),
+        "participation_ratio": rank.participation_ratio(singular_values),
+        "stable_rank": rank.stable_rank(singular_values),
+    }
+    if kreiss:
+        measured["kreiss_scaled"] = pseudospectra.kreiss_scaled(schur, eigenvalues, condition)
+    return {measure.name: measured[measure.name] for measure in MEASURES if measure.name in measured}
+
+
+def measure_eigen(
+    matrix: Float[Array, "*batch n n"],
+    schur: Float[Array, "*batch n n"],
+    eigenvalues: Complex[Array, "*batch n"],
+    *,
+    condition: Float[Array, "*batch n"],
+    backward_error: Float[Array, "*batch"],
+) -> dict[str, Float[Array, "*batch"]]:
+    """Those measures of `measure_all` that need a Schur form and the matrix, and no singular value.
+
+    Parameters
+    ----------
+    matrix, schur, eigenvalues, condition, backward_error : as for `measure_all`.
+
+    Returns
+    -------
+    Name -> (...), a part of what `measure_all` returns, the same numbers.
+    """
     median, ninth, largest = nonnormality.eigenvector_condition(condition)
-    measured = {
+    return {
         "henrici": nonnormality.henrici(schur),
         "henrici_normalized": nonnormality.henrici_normalized(schur),
         "complex_fraction": eigen.complex_fraction(schur),
@@ -240,18 +271,9 @@ def measure_all(
         "mean_rotation_angle": eigen.mean_rotation_angle(eigenvalues),
         "imaginary_energy": eigen.imaginary_energy(eigenvalues),
         "antisymmetric_share": eigen.antisymmetric_share(matrix),
-        "self_alignment": nonnormality.self_alignment(left, right_h, top=top),
         "symmetry_gap": nonnormality.symmetry_gap(matrix),
         "spectral_radius": eigen.spectral_radius(eigenvalues),
-        "spectral_norm": nonnormality.spectral_norm(singular_values),
-        "numerical_abscissa": nonnormality.numerical_abscissa(matrix) if abscissa is None else abscissa,
         "eigenvector_condition": median,
         "eigenvector_condition_q90": ninth,
         "eigenvector_condition_max": largest,
-        "effective_rank": rank.effective_rank(singular_values),
-        "participation_ratio": rank.participation_ratio(singular_values),
-        "stable_rank": rank.stable_rank(singular_values),
     }
-    if kreiss:
-        measured["kreiss_scaled"] = pseudospectra.kreiss_scaled(schur, eigenvalues, condition)
-    return measured

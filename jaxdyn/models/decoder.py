@@ -19,6 +19,7 @@ from jaxdyn.models import stream as streams
 from jaxdyn.models.architecture import Architecture
 from jaxdyn.models.attention import causal_attention
 from jaxdyn.models.layers import HIGHEST, Derivative
+from jaxdyn.models.split import WHOLE, Split
 from jaxdyn.models.stream import NOTHING, Beside, Stream
 
 Params = Mapping[str, Any]
@@ -94,6 +95,7 @@ def attention_sublayer(
     *,
     derivative: Derivative = "exact",
     beside: Beside = NOTHING,
+    split: Split = WHOLE,
 ) -> Float[Array, "T D"]:
     """Attention with its skip: ``h = x + attention(norm(x))``, norms as ``arch.norm_placement`` says.
 
@@ -111,6 +113,8 @@ def attention_sublayer(
         "frozen" holds the norms' scales and the attention pattern fixed under differentiation.
     beside
         Shared keys and values, where blocks share them.
+    split
+        Where `layer` and `arch` are one device's piece: how the pieces add up.
 
     Returns
     -------
@@ -125,16 +129,21 @@ def attention_sublayer(
     pattern = layers.attention_pattern(arch, layer, q, k, positions, positions)
     if derivative == "frozen":
         pattern = lax.stop_gradient(pattern)
-    u = layers.attention_output(arch, layer, pattern, v)
+    u = split.total(layers.attention_output(arch, layer, pattern, v), "attention")
     return x + layers.leave(arch, layer, "attention", u, derivative=derivative)
 
 
 def mlp_update(
-    arch: Architecture, layer: Params, h: Float[Array, "... D"], *, derivative: Derivative = "exact"
+    arch: Architecture,
+    layer: Params,
+    h: Float[Array, "... D"],
+    *,
+    derivative: Derivative = "exact",
+    split: Split = WHOLE,
 ) -> Float[Array, "... D"]:
     """Return what the MLP adds to the stream, ``mlp(norm(h))``, norms as ``arch.norm_placement`` says."""
     n = layers.enter(arch, layer, "mlp", h, derivative=derivative)
-    u = layers.mlp(arch, layer["mlp"], n, derivative=derivative)
+    u = split.total(layers.mlp(arch, layer["mlp"], n, derivative=derivative), "mlp")
     return layers.leave(arch, layer, "mlp", u, derivative=derivative)
 
 
@@ -145,13 +154,14 @@ def mlp_sublayer(
     *,
     derivative: Derivative = "exact",
     layer_input: Float[Array, "... P"] | None = None,
+    split: Split = WHOLE,
 ) -> Float[Array, "... D"]:
     """MLP with its skip and what follows it, position by position; "frozen" as in ``norm`` and ``mlp``.
 
     ``y = c (m + norm(per_layer_update(m)))`` with ``m = h + mlp(norm(h))``; without a per-layer embedding and a layer
     scale c, ``y = m``.
     """
-    y = h + mlp_update(arch, layer, h, derivative=derivative)
+    y = h + mlp_update(arch, layer, h, derivative=derivative, split=split)
     if arch.per_layer_width:
         assert layer_input is not None, "streams.check has seen to it"
         u = layers.per_layer_update(arch, layer["per_layer"], y, layer_input, derivative=derivative)
@@ -167,14 +177,15 @@ def finish_block(
     *,
     derivative: Derivative = "exact",
     layer_input: Float[Array, "... P"] | None = None,
+    split: Split = WHOLE,
 ) -> Float[Array, "... D"]:
     """Return the block's output from its input x and the stream h after attention.
 
     ``mlp_sublayer(h)``, or ``h + mlp(norm(x))`` where the residual is parallel.
     """
     if arch.parallel_residual:
-        return h + mlp_update(arch, layer, x, derivative=derivative)
-    return mlp_sublayer(arch, layer, h, derivative=derivative, layer_input=layer_input)
+        return h + mlp_update(arch, layer, x, derivative=derivative, split=split)
+    return mlp_sublayer(arch, layer, h, derivative=derivative, layer_input=layer_input, split=split)
 
 
 def block(
@@ -192,7 +203,7 @@ def block(
 
 
 def advance(
-    arch: Architecture, layer: Params, stream: Stream, lengths: Int[Array, " B"]
+    arch: Architecture, layer: Params, stream: Stream, lengths: Int[Array, " B"], *, split: Split = WHOLE
 ) -> tuple[Float[Array, "B T D"], Stream]:
     """Carry whole prompts through one block without forming the attention pattern.
 
@@ -206,6 +217,8 @@ def advance(
         At the block's entry, prompts padded on the right.
     lengths
         (B,) real tokens of each prompt; what lies beyond is undefined in the result.
+    split
+        As in `attention_sublayer`.
 
     Returns
     -------
@@ -221,9 +234,9 @@ def advance(
     own = jax.vmap(lambda n: layers.keys_values(arch, layer, n, positions))(n)
     k, v = streams.own_or_shared(arch, layer, own, (beside.keys, beside.values))
     mixed = causal_attention(arch, layer, q, k, v, lengths)
-    u = layers.linear(layer["attention"], "o", mixed.reshape(*x.shape[:2], -1))
+    u = split.total(layers.linear(layer["attention"], "o", mixed.reshape(*x.shape[:2], -1)), "attention")
     h = x + layers.leave(arch, layer, "attention", u)
-    y = finish_block(arch, layer, x, h, layer_input=beside.layer_input)
+    y = finish_block(arch, layer, x, h, layer_input=beside.layer_input, split=split)
     return h, streams.step(arch, layer, stream, y, k, v)
 
 

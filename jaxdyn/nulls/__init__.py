@@ -15,6 +15,7 @@ from .n6_halves import n6, n6_of_mean
 from .n7_depth import depth_trend, monotone_share, n7, spearman, trend_test
 from .named import PRODUCT, cross_layer_overlap, measured
 from .null import Excess, Null, excess
+from .sign_flips import sign_flip_test
 from .verdict import explain
 
 RUNGS = {
@@ -53,6 +54,7 @@ __all__ = [
     "n7",
     "replaced_weights",
     "rotated",
+    "sign_flip_test",
     "spearman",
     "trend_test",
 ]

@@ -4,7 +4,8 @@ The sums of the units are merged in the order of the units, so the mean has the 
 interrupted.
 """
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -24,14 +25,35 @@ from .layout import measure_attributes, rungs
 from .settings import Settings
 from .unit import Arrays, Measurer
 
+Sums = Callable[[int], tuple[np.ndarray, np.ndarray]]
+"""From the index of a layer: sums of the Jacobians (2, P, n, n), by half of the articles, and their numbers (2,)."""
 
-def merged_means(store: Store, layer: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Merge the units' sums of one layer.
+
+def unit_sums(store: Store, units: Iterable[int], layer: int) -> tuple[np.ndarray, np.ndarray]:
+    """Add the sums of these units of a store, in this order, for one layer: see `Sums`."""
+    return functools.reduce(
+        add_sums,
+        (
+            (
+                store.read(unit, "units/jacobian_sum", at={"layer": layer})[0],
+                store.read(unit, "units/count", at={"layer": layer})[0],
+            )
+            for unit in units
+        ),
+    )
+
+
+def add_sums(first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray]):
+    """Add two pairs of sums and numbers."""
+    return first[0] + second[0], first[1] + second[1]
+
+
+def merged_means(total: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
+    """Make means of one layer's sums.
 
     Parameters
     ----------
-    store : a store whose units are all done.
-    layer : index of the layer in the store.
+    total, counts : see `Sums`.
 
     Returns
     -------
@@ -39,11 +61,6 @@ def merged_means(store: Store, layer: int) -> tuple[np.ndarray, np.ndarray, int]
     halves : (2, P, n, n), the means over even and odd articles; NaN where a half has no article.
     count : number of samples averaged.
     """
-    total = store.read(0, "units/jacobian_sum", at={"layer": layer})[0]
-    counts = store.read(0, "units/count", at={"layer": layer})[0]
-    for unit in range(1, store.unit_count):
-        total = total + store.read(unit, "units/jacobian_sum", at={"layer": layer})[0]
-        counts = counts + store.read(unit, "units/count", at={"layer": layer})[0]
     with np.errstate(invalid="ignore"):
         halves = total / counts[:, None, None, None].astype(total.dtype)
         mean = total.sum(axis=0) / total.dtype.type(counts.sum())
@@ -56,8 +73,12 @@ def averaged_groups(
     settings: Settings,
     layers: tuple[int, ...],
     tick: Callable[[], None],
+    *,
+    sums: Sums | None = None,
 ) -> dict[str, xr.Dataset]:
     """Measure the averaged Jacobians and return the groups to be stored.
+
+    `sums` gives the sums of a layer; by default those of all units of the store, in ascending order.
 
     Returns
     -------
@@ -70,7 +91,8 @@ def averaged_groups(
     measurer = Measurer(arch, settings, layers, np.array([samples["update_norm"].shape[-1]]))
     rows, energies, directions, grids = [], [], [], []
     for index, layer in enumerate(layers):
-        mean, halves, count = merged_means(store, index)
+        added = sums(index) if sums else unit_sums(store, range(store.unit_count), index)
+        mean, halves, count = merged_means(*added)
         norms = _mean_norms(samples, settings, index)
         arrays = measurer.measure(layer, mean[:, None], norms, tick)
         rows.append({name: value[:, 0] for name, value in arrays.items()})

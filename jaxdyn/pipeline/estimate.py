@@ -116,7 +116,7 @@ def estimate(arch: Architecture, work: Work, rates: Rates) -> dict[str, Any]:
     unit = min(settings.unit, samples)
     matrices = samples * layers * kinds
 
-    one = rates.schur_seconds * (CUBIC * (n / PROBE) ** 3 + LINEAR * n) * (2 if settings.kreiss else 1)
+    one = round_seconds(rates, n, kreiss=settings.kreiss)
     waves = (samples // unit) * -(-unit // rates.cores) + -(-(samples % unit) // rates.cores)
     blocks = sum(int(np.prod(s)) for path, s in parameters.shapes(arch).items() if path.startswith("blocks/"))
     flops_forward = 2.0 * blocks * work.length * work.prompts
@@ -143,6 +143,11 @@ def estimate(arch: Architecture, work: Work, rates: Rates) -> dict[str, Any]:
         "bytes": {**taken, "total": sum(taken.values())},
         "seconds": {**seconds, "total": sum(seconds.values()), "first_run_compilation": COMPILE},
     }
+
+
+def round_seconds(rates: Rates, n: int, *, kreiss: bool) -> float:
+    """Estimate the seconds that one core takes to measure one matrix of n columns, or one draw of its null."""
+    return rates.schur_seconds * (CUBIC * (n / PROBE) ** 3 + LINEAR * n) * (2 if kreiss else 1)
 
 
 def _seconds(call: Any) -> float:

@@ -36,9 +36,7 @@ def map_tasks(
     """
     if not tasks:
         return []
-    leaves, structure = jax.tree.flatten(tasks[0])
-    shapes = tuple((np.shape(leaf), np.asarray(leaf).dtype) for leaf in leaves)
-    program, layout = _compiled(function, structure, shapes, tuple(sorted(static.items())))
+    program, layout = compile_task(function, tasks[0], **static)
     results = []
     with jk.single_threaded_blas(), ThreadPoolExecutor(min(jk.cores(), len(tasks))) as pool:
         pending = [pool.submit(_run, program, task) for task in tasks]
@@ -50,6 +48,13 @@ def map_tasks(
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return results
+
+
+def compile_task(function: Callable[..., Any], task: Any, **static: Hashable) -> tuple[Any, "_Layout"]:
+    """Compile the program that `map_tasks` runs for tasks like this one (arrays, or their shapes), once."""
+    leaves, structure = jax.tree.flatten(task)
+    shapes = tuple((np.shape(leaf), np.dtype(leaf.dtype)) for leaf in leaves)
+    return _compiled(function, structure, shapes, tuple(sorted(static.items())))
 
 
 def _run(program, task):

@@ -56,11 +56,13 @@ def make_schema(model: Model, settings: Settings, samples: Samples, layers: tupl
         *_portrait(real),
         *_measures(real, measures, "", settings.draws),
         *_measures(real, relative, "relative", settings.draws),
-        *_units(real),
+        *(_units(real) if "averages" in settings.outputs else ()),
+        *_matrices(real, settings),
     ]
     if has_product(settings, layers):
         variables += _cumulative(real, settings.draws)
-    variables = [v for v in variables if settings.draws or not v.name.startswith("eigenvalues_null")]
+    absent = left_out(settings) | (set() if settings.draws else {"eigenvalues_null"})
+    variables = [v for v in variables if v.key not in absent]
     used = {dim for variable in variables for dim in variable.dims} | {"rung", "part", "layer"}
     return Schema(
         sizes={name: size for name, size in sizes.items() if name in used},
@@ -68,8 +70,14 @@ def make_schema(model: Model, settings: Settings, samples: Samples, layers: tupl
         variables=tuple(variables),
         coordinates=tuple(c for c in _coordinates(model, settings, samples, layers) if set(c.dims) <= used),
         attrs=_attributes(model, settings, samples),
-        group_attrs=_group_attributes(has_product(settings, layers)),
+        group_attrs=_group_attributes({variable.group for variable in variables}),
     )
+
+
+def left_out(settings: Settings) -> set[str]:
+    """Names of the spectra that are measured and, by `Settings.outputs`, not stored."""
+    spectra = {"eigenvalues": {"eigenvalues", "eigenvalues_null"}, "singular-values": {"singular_values"}}
+    return set().union(*(names for output, names in spectra.items() if output not in settings.outputs))
 
 
 def has_product(settings: Settings, layers: tuple[int, ...]) -> bool:
@@ -145,6 +153,19 @@ def _units(real: str) -> list[Variable]:
     ]
 
 
+def _matrices(real: str, settings: Settings) -> list[Variable]:
+    """Whole matrices, a sample and layer, of the outputs that ask for them."""
+    dims = ("matrix", "layer", "sample", "row", "column")
+    texts = {"jacobian": ("jacobians", "Jacobian J")} | {
+        name: ("schur", f"{name[-1]} of the Schur form J = Q T Q^T") for name in ("schur_T", "schur_Q")
+    }
+    return [
+        Variable(name, dims, real, {"long_name": text}, "matrices", split=("layer",))
+        for name, (output, text) in texts.items()
+        if output in settings.outputs
+    ]
+
+
 def _cumulative(real: str, draws: int) -> list[Variable]:
     dims = ("prompt_sample", "depth")
     variables = [
@@ -216,14 +237,15 @@ def _attributes(model: Model, settings: Settings, samples: Samples) -> Mapping[s
     }
 
 
-def _group_attributes(product: bool) -> dict[str, dict[str, str]]:
+def _group_attributes(groups: set[str]) -> dict[str, dict[str, str]]:
     relative = (
         "relative: M scaled by norm(input) / norm(output) of its part, so that it maps relative changes to relative "
         "changes; update is that matrix less the identity"
     )
-    cumulative = {"cumulative": {"title": "running product of the block Jacobians, J_l ... J_first, of each sample"}}
-    return {
+    texts = {
         "relative": {"metric": relative},
         "units": {"title": "sums over the samples of each unit, by half of the articles; merged in order"},
-        **(cumulative if product else {}),
+        "matrices": {"title": "whole matrices of each sample"},
+        "cumulative": {"title": "running product of the block Jacobians, J_l ... J_first, of each sample"},
     }
+    return {name: text for name, text in texts.items() if name in groups}

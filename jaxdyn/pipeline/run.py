@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,29 +89,45 @@ def run(
         with progress.stage(f"{title}blocks x samples", samples.count * per_unit, done=before) as tick:
             for unit in range(samples.units):
                 if unit not in done:
-                    _store_unit(store, unit, run_unit(model, settings, samples, layers, unit, tick))
+                    store_unit(store, unit, run_unit(model, settings, samples, layers, unit, tick))
         seconds["units"] = time.perf_counter() - clock
         clock = time.perf_counter()
         with progress.stage(f"{title}averaged blocks", len(layers)) as tick:
-            with single_threaded_blas():  # matrices come singly here: BLAS's threads would wait more than they work
-                groups = averaged_groups(store, model, settings, layers, tick)
-            store.finish(groups)
+            finish(store, model, settings, layers, tick)
         seconds["averages"] = time.perf_counter() - clock
+    return outcome(store, settings, seconds)
+
+
+def outcome(store: Store, settings: Settings, seconds: dict[str, float]) -> Outcome:
+    """Count what a store holds."""
     counted = [part != "update" or "block" not in settings.parts for part in settings.parts]
     status = store.read_all(["status"])["status"][counted]
     failed = {Status(int(code)).name: int(np.sum(status == code)) for code in np.unique(status) if code != 0}
-    return Outcome(store.path, samples.count, status.size, failed, seconds)
+    return Outcome(store.path, status.shape[-1], status.size, failed, seconds)
 
 
-def _store_unit(store: Store, unit: int, pieces: Iterable[tuple[int | None, Arrays]]) -> None:
-    """Write one unit: matrices layer by layer as they come, numbers all at once, because a write has a price."""
+def finish(store: Store, model: Model, settings: Settings, layers: tuple[int, ...], tick: Callable[[], None]) -> None:
+    """Merge the units' sums in order, measure the averages, and mark the store complete."""
+    groups = {}
+    if "averages" in settings.outputs:
+        with single_threaded_blas():  # matrices come singly here: BLAS's threads would wait more than they work
+            groups = averaged_groups(store, model, settings, layers, tick)
+    store.finish(groups)
+
+
+def store_unit(store: Store, unit: int, pieces: Iterable[tuple[int | None, Arrays]]) -> None:
+    """Write one unit and mark it done.
+
+    Matrices are written layer by layer as they come, numbers all at once, because a write has a price.
+    """
     numbers: dict[str, list[np.ndarray]] = {}
     for layer, arrays in pieces:
         if layer is None:
             store.write(unit, arrays)
             continue
-        matrices = {key: value for key, value in arrays.items() if key.startswith("units/")}
-        store.write(unit, matrices, at={"layer": layer})
+        matrices = {key: value for key, value in arrays.items() if key.startswith(("units/", "matrices/"))}
+        if matrices:
+            store.write(unit, matrices, at={"layer": layer})
         for key in arrays.keys() - matrices.keys():
             numbers.setdefault(key, []).append(arrays[key])
     store.write(unit, {key: np.stack(values, axis=1) for key, values in numbers.items()})
@@ -132,19 +148,7 @@ def open_store(
     name: str = STORE,
 ) -> Store:
     """Create or reopen the store, with everything in its settings that two runs of the same bits must share."""
-    fixed = {
-        **settings.as_dict(),
-        "layers": list(layers),
-        "model_hash": model.weights_hash,
-        "texts_hash": hash_texts(texts),
-        "dtype": np.dtype(model.dtype).name,
-        "weights_dtype": str(model.params["embed"]["tokens"].dtype),
-        "mesh": model.mesh,
-        "padded_tokens": int(prompts.token_ids.shape[1]),
-        "unit": samples.unit,
-        "cores": cores(),
-        **provenance.bits(),
-    }
+    fixed = fixed_settings(model, texts, settings, prompts, samples, layers)
     informative = provenance.provenance(
         model_source=model.source,
         model_revision=model.revision,
@@ -164,3 +168,22 @@ def open_store(
         msg = f"out: cannot write {out / 'config.yaml'}: {error.strerror}; free space or choose another --out"
         raise StoreError(msg) from error
     return store
+
+
+def fixed_settings(
+    model: Model, texts: list[str], settings: Settings, prompts: Prompts, samples: Samples, layers: tuple[int, ...]
+) -> dict[str, Any]:
+    """All that two runs of the same bits must share."""
+    return {
+        **settings.as_dict(),
+        "layers": list(layers),
+        "model_hash": model.weights_hash,
+        "texts_hash": hash_texts(texts),
+        "dtype": np.dtype(model.dtype).name,
+        "weights_dtype": str(model.params["embed"]["tokens"].dtype),
+        "mesh": model.mesh,
+        "padded_tokens": int(prompts.token_ids.shape[1]),
+        "unit": samples.unit,
+        "cores": cores(),
+        **provenance.bits(),
+    }

@@ -11,6 +11,9 @@ PARTS = ("block", "update", "attention", "mlp")
 
 ANALYZE_OPERATORS = ("in-context", "isolated", "ov")
 
+OUTPUTS = ("eigenvalues", "singular-values", "averages", "schur", "jacobians")
+"""What may be stored beside the scalars: spectra, the averaged Jacobian (by a sum a unit), Schur forms, Jacobians."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -29,6 +32,7 @@ class Settings:
     unit : samples a unit of work: what a killed run loses at most, and what fixes the bits of the averaged Jacobian.
     pseudospectra : layers whose averaged block Jacobian gets a resolvent-norm grid.
     truncate : rank kept at each step of the cumulative product; None keeps all.
+    outputs : what is stored beside the scalars, any of `OUTPUTS`.
     """
 
     operator: Operator = "in-context"
@@ -43,6 +47,7 @@ class Settings:
     unit: int = 8
     pseudospectra: tuple[int, ...] = ()
     truncate: int | None = None
+    outputs: tuple[str, ...] = ("eigenvalues", "singular-values", "averages")
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run, naming the argument."""
@@ -53,6 +58,13 @@ class Settings:
             raise InputError(msg)
         for part in self.parts:
             check("parts", part, PARTS)
+        for output in self.outputs:
+            check("outputs", output, OUTPUTS)
+        if self.pseudospectra and "averages" not in self.outputs:
+            msg = (
+                "pseudospectra: got layers, but outputs has no averages, whose grids they are; add averages to outputs"
+            )
+            raise InputError(msg)
         if self.draws != 0 and self.draws < 8:
             msg = f"draws: got {self.draws}; allowed 0 (no N1) or at least 8, or its spread says nothing"
             raise InputError(msg)

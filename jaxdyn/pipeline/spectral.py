@@ -45,6 +45,7 @@ class Plan(NamedTuple):
     views : the raw ones, part by part, then the relative ones that are not multiples of the raw.
     draws, kreiss, truncate : as in `Settings`.
     block : index of the block's Jacobian, or None where no running product is kept.
+    schur : whether the Schur forms themselves are returned.
     """
 
     views: tuple[View, ...]
@@ -52,6 +53,7 @@ class Plan(NamedTuple):
     kreiss: bool
     truncate: int | None
     block: int | None
+    schur: bool = False
 
     @property
     def parts(self) -> int:
@@ -93,6 +95,7 @@ class Measured(NamedTuple):
     product : the product including this layer.
     single : (P,), participation ratios of the round's matrices.
     deviation : (P, n), of round 0: singular values of M - tI, which the draws need.
+    schur : T and Q, (P, n, n) each, where the plan keeps them.
     """
 
     views: dict[str, Any]
@@ -101,6 +104,7 @@ class Measured(NamedTuple):
     product: propagate.Product | None
     single: Float[Array, " P"]
     deviation: Float[Array, "P n"]
+    schur: tuple[Array, Array] | None = None
 
 
 def make_plan(settings: Settings, *, product: bool) -> Plan:
@@ -112,7 +116,7 @@ def make_plan(settings: Settings, *, product: bool) -> Plan:
     ]
     views = (*raw, *(view._replace(relative=True) for view in raw if view.shift))
     block = kinds.index("block") if product else None
-    return Plan(views, settings.draws, settings.kreiss, settings.truncate, block)
+    return Plan(views, settings.draws, settings.kreiss, settings.truncate, block, "schur" in settings.outputs)
 
 
 def measure_round(inputs: Inputs, *, plan: Plan) -> Measured:
@@ -120,7 +124,7 @@ def measure_round(inputs: Inputs, *, plan: Plan) -> Measured:
     ratio = inputs.norms[:, 0] / inputs.norms[:, 1]
     matrices = _matrices(inputs, plan)
     pieces, deviation = lax.map(_take_apart, matrices)
-    found = lax.map(lambda view: _measure_view(pieces, view), _view_table(plan, ratio))
+    found = lax.map(lambda view: measure_view(pieces, view), _view_table(plan, ratio))
     if plan.kreiss:  # of the raw metric alone: it is dear, and does not change with the scale of a block
         raw = jax.tree.map(lambda leaf: leaf[: plan.parts], _view_table(plan, ratio))
         found["kreiss_scaled"] = lax.map(lambda view: _kreiss(pieces, view), raw)
@@ -129,7 +133,8 @@ def measure_round(inputs: Inputs, *, plan: Plan) -> Measured:
     if plan.block is not None and product is not None:
         product, cumulative = products.advance(product, matrices[plan.block], truncate=plan.truncate)
     closed = lax.map(lambda view: _closed_form(inputs.matrices, view), _view_table(plan, ratio))
-    return Measured(found, closed, cumulative, product, single, deviation)
+    schur = (pieces.spectrum.T, pieces.spectrum.Q) if plan.schur else None
+    return Measured(found, closed, cumulative, product, single, deviation, schur)
 
 
 def _matrices(inputs: Inputs, plan: Plan) -> Float[Array, "P n n"]:
@@ -173,8 +178,12 @@ class Pieces(NamedTuple):
 
 def _take_apart(matrix: Array) -> tuple[Pieces, Array]:
     """Decompose one matrix; also the singular values of M - tI."""
+    return pieces_of(matrix, spectra.decompose(matrix, vectors=True, implementation="lapack"))
+
+
+def pieces_of(matrix: Float[Array, "n n"], spectrum: spectra.Spectrum) -> tuple[Pieces, Float[Array, " n"]]:
+    """Return what all views of one matrix share, given its spectrum with condition numbers; and `deviation`."""
     left, deviation, right_h = _svd(matrix - mean_trace(matrix) * jnp.eye(matrix.shape[-1], dtype=matrix.dtype))
-    spectrum = spectra.decompose(matrix, vectors=True, implementation="lapack")
     abscissa = nonnormality.numerical_abscissa(matrix, norm=spectrum.singular_values[0])
     return Pieces(matrix, spectrum, abscissa, left, right_h), deviation
 
@@ -195,7 +204,7 @@ def _kreiss(pieces: Pieces, view: tuple[Array, Array, Array]) -> Array:
     return kreiss_scaled(schur, scale * spectrum.eigenvalues - shift, spectrum.condition)
 
 
-def _measure_view(pieces: Pieces, view: tuple[Array, Array, Array]) -> dict[str, Array]:
+def measure_view(pieces: Pieces, view: tuple[Array, Array, Array]) -> dict[str, Array]:
     """Measures of one view a M - b I, with the evidence of its decomposition."""
     index, scale, shift = view
     piece = jax.tree.map(lambda leaf: leaf[index], pieces)

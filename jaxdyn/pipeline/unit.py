@@ -21,7 +21,7 @@ from jaxdyn.models.model import Model
 
 from . import products
 from .host import map_tasks
-from .layout import has_product
+from .layout import has_product, left_out
 from .rounds import join
 from .samples import Samples
 from .settings import Settings
@@ -70,13 +70,16 @@ class Measurer:
         first = [task(s, 0, unknown) for s in range(count)]
         own = map_tasks(measure_round, first, after=lambda _: draws or tick(), plan=self._plan)
         null = [task(s, 1 + k, own[s].deviation) for s in range(count) for k in draws]
-        drawn = map_tasks(measure_round, null, after=lambda done: done % len(draws) or tick(), plan=self._plan)
+        alone = self._plan._replace(schur=False)  # nobody keeps the forms of the draws
+        drawn = map_tasks(measure_round, null, after=lambda done: done % len(draws) or tick(), plan=alone)
         by_sample = [drawn[s * len(draws) : (s + 1) * len(draws)] for s in range(count)]
         if self._product:
             self._products = [[one.product for one in (own[s], *by_sample[s])] for s in range(count)]
         joined = [join(own[s], by_sample[s], norms[:, :, s], self._plan) for s in range(count)]
         arrays, cumulative = _stack(joined)
         self._cumulative.append(cumulative)
+        if self._plan.schur:
+            arrays["matrices/schur_T"], arrays["matrices/schur_Q"] = _stack([one.schur for one in own])
         return {key: np.moveaxis(value, 0, 1) for key, value in arrays.items()}
 
     def cumulative(self) -> Arrays:
@@ -124,10 +127,14 @@ def run_unit(
         if layer < layers[-1]:  # started now, it runs beside the measuring of this layer
             contexts = _advance(arch, weights, before, jnp.asarray(lengths))
         if layer in layers:
-            arrays = measurer.measure(layer, np.asarray(matrices)[:, :kept], np.asarray(norms)[..., :kept], tick)
-            sums, counts = _half_sums(matrices, jnp.asarray(weight))
-            arrays["units/jacobian_sum"], arrays["units/count"] = np.asarray(sums)[None], np.asarray(counts)[None]
-            yield layers.index(layer), arrays
+            found = np.asarray(matrices)[:, :kept]
+            arrays = measurer.measure(layer, found, np.asarray(norms)[..., :kept], tick)
+            if "averages" in settings.outputs:
+                sums, counts = _half_sums(matrices, jnp.asarray(weight))
+                arrays["units/jacobian_sum"], arrays["units/count"] = np.asarray(sums)[None], np.asarray(counts)[None]
+            if "jacobians" in settings.outputs:
+                arrays["matrices/jacobian"] = found
+            yield layers.index(layer), {key: arrays[key] for key in arrays.keys() - left_out(settings)}
     if cumulative := measurer.cumulative():
         yield None, {f"cumulative/{name}": value for name, value in cumulative.items()}
 

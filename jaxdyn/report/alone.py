@@ -41,6 +41,7 @@ def write_alone(
 
     written = []
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         for name, figure in draw_all(drawn).items():
             written += save_figure(figure, [folder / f"{name}.{ending}" for ending in formats])
         names = {path.name for path in written}

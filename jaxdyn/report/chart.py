@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-Kind = Literal["lines", "budget", "clouds", "field", "directions", "plane", "heat", "matrix", "path", "flow"]
+Kind = Literal["lines", "budget", "clouds", "field", "directions", "plane", "heat", "matrix", "path", "flow", "table",
+               "specification"]  # fmt: skip
 
 RAW, EXCESS = "raw", "excess"
 """The two positions of the switch; a series without a view is shown in both."""
@@ -97,7 +98,8 @@ class Panel:
     zero : whether y shows 0.
     window : (x low, x high, y low, y high) for clouds and fields, else None.
     note : one short line inside the axes.
-    names : what stands at x = 0, 1, ... in place of numbers, such as interventions; empty for numbers.
+    names : what stands at x = 0, 1, ... in place of numbers, such as interventions; empty for numbers. Of a
+        specification: the choices, one a row of the grid.
     grid : for a field or a heat map, the values (rows of y, columns of x) with their axes `grid_x` and `grid_y`.
     """
 
@@ -150,6 +152,7 @@ class Chart:
     panels : for all kinds but "directions".
     rows : for "directions".
     lead : one or two sentences above the figure: how to read it.
+    table : for "table", rows of text, the header first; a panel, where there is one, is drawn beside the rows.
     """
 
     name: str
@@ -161,6 +164,7 @@ class Chart:
     lead: str = ""
     groups: dict[str, str] = field(default_factory=dict)
     """What the selector says for each `group`, in order."""
+    table: tuple[tuple[str, ...], ...] = ()
 
     @property
     def views(self) -> tuple[str, ...]:
@@ -180,6 +184,7 @@ def as_plain(chart: Chart) -> dict[str, Any]:
         "groups": chart.groups,
         "views": list(chart.views),
         "panels": [_panel(panel) for panel in chart.panels],
+        "table": [list(row) for row in chart.table],
         "rows": [
             {**vars(row), "size": numbers(np.array([row.size]))[0], "plus": list(row.plus), "minus": list(row.minus)}
             for row in chart.rows

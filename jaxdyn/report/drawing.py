@@ -63,8 +63,9 @@ def draw(chart: Chart, *, view: str = RAW, groups: tuple[str, ...] = (), columns
     for start in range(0, longest, columns):  # the rows of a group stay beside those of the next
         rows += [(group, panels[start : start + columns]) for group, panels in by_group.items()]
     size, square = _size(chart, len(rows), columns)
+    named = any(panel.names for panel in chosen)  # each has words of its own along x
     figure = Figure(figsize=size)
-    axes = figure.subplots(len(rows), columns, squeeze=False, sharex=len(rows) > 1 and not square)
+    axes = figure.subplots(len(rows), columns, squeeze=False, sharex=len(rows) > 1 and not square and not named)
     for number, (group, panels) in enumerate(rows):
         for column in range(columns):
             ax = axes[number, column]
@@ -74,7 +75,7 @@ def draw(chart: Chart, *, view: str = RAW, groups: tuple[str, ...] = (), columns
                     axes[number - 1, column].tick_params(labelbottom=True)
                 continue
             draw_panel(ax, panels[column], chart.kind, view)
-            last = number == len(rows) - 1 or square
+            last = number == len(rows) - 1 or square or named
             if not last:
                 ax.set_xlabel("")
             if group and column == 0:

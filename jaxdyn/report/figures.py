@@ -21,7 +21,9 @@ from .painter import Painter
 from .product import product_chart
 from .semanticity import semanticity_charts
 from .source import FORMATS, Source, of_tree
+from .study import study_charts
 from .surrogates import surrogate_charts
+from .table_drawing import draw_specification, draw_table
 from .topology import topology_charts
 
 DPI = 150
@@ -43,6 +45,7 @@ def charts(sources: Sequence[Source]) -> list[Chart]:
         *dynamics_charts([source.folder for source in sources if source.folder is not None]),
         *semanticity_charts([source.folder for source in sources if source.folder is not None]),
         *topology_charts([source.folder for source in sources if source.folder is not None]),
+        *study_charts([source.folder for source in sources if source.folder is not None]),
     ]
     return [chart for chart in found if chart is not None]
 
@@ -60,6 +63,10 @@ def draw_one(chart: Chart, view: str = RAW) -> Figure:
     """Draw a chart the way that suits its kind."""
     if chart.kind == "directions":
         return draw_directions(chart)
+    if chart.kind == "table":
+        return draw_table(chart)
+    if chart.kind == "specification":
+        return draw_specification(chart)
     if chart.name == "depth_profiles":
         return draw(chart, view=view, groups=tuple(chart.groups)[:2])
     if chart.name in BY_GROUP:

@@ -25,7 +25,7 @@ from .painter import Painter
 from .source import FORMATS, Source, commands, differences, one_line, provenance
 from .summary import summary
 
-SCRIPTS = ("svg.js", "readout.js", "lines.js", "planes.js", "depth.js", "flow.js", "words.js", "main.js")
+SCRIPTS = ("svg.js", "readout.js", "lines.js", "planes.js", "depth.js", "flow.js", "words.js", "study.js", "main.js")
 ABSENT = {
     "budget": "what explains the Henrici departure (needs null N1: --draws 8)",
     "bottleneck": "the running product (needs part block and layers without gaps)",

@@ -12,7 +12,17 @@ Resuming repeats the unfinished units with the stored settings: the bytes are th
 """
 
 from .files import StoreError
-from .opening import Progress, create, describe, open_for_resume, open_results, open_tree, start
+from .opening import (
+    Progress,
+    create,
+    describe,
+    done_units,
+    is_complete,
+    open_for_resume,
+    open_results,
+    open_tree,
+    start,
+)
 from .schema import Coordinate, Schema, Variable
 from .writer import Store
 
@@ -25,6 +35,8 @@ __all__ = [
     "Variable",
     "create",
     "describe",
+    "done_units",
+    "is_complete",
     "open_for_resume",
     "open_results",
     "open_tree",

@@ -90,8 +90,11 @@ def create(path: str | Path, schema: Schema, settings: Mapping, *, provenance: M
     return Store(path)
 
 
-def open_for_resume(path: str | Path, settings: Mapping) -> "Store":
+def open_for_resume(path: str | Path, settings: Mapping, *, alone: bool = True) -> "Store":
     """Open an existing store to go on with it.
+
+    What a killed process has left half written is removed, unless other processes may be writing: not `alone`. It does
+    no harm, and goes when its unit is written again.
 
     Raises
     ------
@@ -108,7 +111,7 @@ def open_for_resume(path: str | Path, settings: Mapping) -> "Store":
         )
         raise StoreError(msg, page="docs/store.md")
     with reported(path, "open"):
-        for leftover in (*path.rglob("*.partial"), *path.rglob(f"*{arrays.LOCK}")):
+        for leftover in () if not alone else (*path.rglob("*.partial"), *path.rglob(f"*{arrays.LOCK}")):
             leftover.unlink()
     return Store(path)
 
@@ -122,6 +125,20 @@ def describe(path: str | Path) -> Progress:
         (done,) = arrays.results([marker.read()])
     firsts = done[:: json.loads(attributes["layout"])["units"]["sample"]]
     return Progress(done.size, int(done.sum()), firsts.size, int(firsts.sum()), bool(attributes["complete"]))
+
+
+def done_units(path: str | Path) -> list[int]:
+    """Return the units of a store that are done, in order, without opening the rest of it."""
+    layout = json.loads(root_attributes(Path(path))["layout"])
+    with reported(Path(path), "read"):
+        (marker,) = arrays.results([arrays.open_array(Path(path) / "done")])
+        (done,) = arrays.results([marker.read()])
+    return done[:: layout["units"]["sample"]].nonzero()[0].tolist()
+
+
+def is_complete(path: str | Path) -> bool:
+    """Whether a run into this store has come to its end; False where nothing is there yet."""
+    return Path(path).exists() and bool(root_attributes(Path(path))["complete"])
 
 
 def open_results(path: str | Path) -> xr.Dataset:

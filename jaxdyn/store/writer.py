@@ -39,6 +39,10 @@ class Store:
         """The per-unit arrays, as `write` and `read` call them."""
         return tuple(self._arrays)
 
+    def dims(self, key: str) -> tuple[str, ...]:
+        """Return the dimension names of a per-unit array."""
+        return tuple(self._arrays[key].domain.labels)
+
     @property
     def complete(self) -> bool:
         """Whether `finish` has run to its end."""
@@ -47,6 +51,21 @@ class Store:
     def done_units(self) -> list[int]:
         """Units whose data are durable, in order."""
         return np.flatnonzero(self._done.read().result()[:: self.unit_sizes["sample"]]).tolist()
+
+    def is_done(self, unit: int) -> bool:
+        """Whether a unit's data are durable; reads its marker alone."""
+        with reported(self.path, "read"):
+            return bool(arrays.results([self._done[self.unit_slice(unit).start].read()])[0])
+
+    def reopen(self, units: Sequence[int]) -> None:
+        """Take back that these units are done, so that they can be written once more; the store is then not complete.
+
+        Their data stay until they are written. Killed on the way, the store is one whose run was interrupted.
+        """
+        with reported(self.path, "write"):
+            files.consolidate(self.path, {"complete": False}, {})
+            pending = [self._done[self._clipped(unit, "sample")].write(np.bool_(False)) for unit in units]
+            arrays.results(pending)
 
     def unit_slice(self, unit: int, dim: str = "sample") -> slice:
         """Return the indices along a unit dimension that belong to a unit."""
@@ -75,7 +94,7 @@ class Store:
         StoreError : unknown key, wrong shape or dtype, or the disk refuses; the unit is then not marked.
         """
         if unit != self._unit:
-            if unit in self.done_units():
+            if self.is_done(unit):
                 msg = f"unit {unit} of {self.path} is done; a done unit is never written again"
                 raise StoreError(msg)
             self._begin(unit)

@@ -43,7 +43,7 @@ def primary_ladder(
     Dataset: `number` (statistic, sample); `null_draws` (rung, draw, statistic, sample), NaN where a rung has fewer
     draws; `null_exact` (rung); `floor` (statistic), sd of N6; `trend`, `trend_p` (series), Spearman of the mean profile
     against depth and its p against N7; `profile` and `profile_n1` (series, layer), means over samples, of N1 from
-    one draw a matrix.
+    one draw a matrix; `profile_p` (series, layer), of their difference, by max-T over the layers.
     """
     convention = Convention(settings.operator)
     matrices = convention.matrices(blocks, ratio)
@@ -65,6 +65,7 @@ def primary_ladder(
     floor = _floor(measured, settings)
     trends = [_trend(found[name].mean(axis=1), settings) for name in SERIES]
     drawn = nulls.n1(matrices, _series, draws=1, seed=settings.seed).draws[0]
+    tested = [_by_layer(found[name] - null, settings) for name, null in zip(SERIES, drawn, strict=True)]
     data = {
         "number": (("statistic", "sample"), measured),
         "floor": (("statistic",), floor),
@@ -72,6 +73,7 @@ def primary_ladder(
         "trend_p": (("series",), [p for _, p in trends]),
         "profile": (("series", "layer"), np.stack([found[name].mean(axis=1) for name in SERIES])),
         "profile_n1": (("series", "layer"), drawn.mean(axis=-1)),
+        "profile_p": (("series", "layer"), np.stack(tested)),
     }
     coordinates = {"statistic": list(STATISTICS), "series": list(SERIES)}
     return xr.Dataset({**data, **as_arrays(ladder)}, coordinates | {"rung": [one.rung for one in ladder]})
@@ -150,6 +152,13 @@ def _floor(measured, settings):
     if measured.shape[-1] < 2:
         return np.full(len(measured), np.nan)
     return nulls.n6(measured, np.arange(measured.shape[-1]), seed=settings.seed).sd
+
+
+def _by_layer(excess, settings):
+    """Return p of each layer's excess, NaN with a single text."""
+    if excess.shape[-1] < 2:
+        return np.full(len(excess), np.nan)
+    return nulls.sign_flip_test(excess, np.arange(excess.shape[-1]), seed=settings.seed)[1]
 
 
 def _trend(series, settings):

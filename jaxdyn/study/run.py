@@ -7,7 +7,7 @@ from the stages and come last, in `claims.zarr`, with the text of `claims.json` 
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,11 @@ from jaxdyn.store.dataset import read_dataset, write_dataset
 from jaxdyn.surrogates import SurrogateSettings, order_study, surrogate_study
 from jaxdyn.topology import TopologySettings, topology
 
-from .conventions import Convention, every_convention
+from .conventions import AXES, OWN, Convention, every_convention
 from .ladder import beside, measure, primary_ladder
-from .settings import PAGE, StudySettings, claims
+from .settings import PAGE, StudySettings, claims, definitions
 from .statistics import STATISTICS
+from .survival import survival
 from .verdict import judge, specification
 
 FOLDER, CLAIMS = "study", "claims"
@@ -45,6 +46,7 @@ def study(
     settings: StudySettings | None = None,
     *,
     out: str | Path,
+    corpora: Mapping[str, Sequence[str]] | None = None,
     resume: bool = False,
     origin: Mapping[str, str] | None = None,
     progress: Tick = lambda stage, done, total: None,
@@ -57,6 +59,7 @@ def study(
     texts : prompts; each is taken as an article of its own, and its last token is the sample.
     settings : default: everything, in context.
     out : folder; `out/study` gets a store a stage.
+    corpora : further texts by name, which the conventions go through too.
     resume : keep the stages that are there, which must be of the same settings, model and texts.
     origin : kept with the stores' provenance: `command`.
     progress : called with (stage, done, total).
@@ -76,17 +79,17 @@ def study(
     Memory: all Jacobians of one operator, L S n^2 numbers, four times over. Cost: 1 + draws decompositions of each for
     every convention of six, those of N4 and N5, the surrogates' products, and the topology of every layer.
     """
-    settings, texts, folder = settings or StudySettings(), list(texts), Path(out) / FOLDER
-    if model.architecture.layers < 2 or len(texts) < 4:
+    settings, folder = settings or StudySettings(), Path(out) / FOLDER
+    every = {OWN: list(texts), **{name: list(more) for name, more in (corpora or {}).items()}}
+    fewest = min(map(len, every.values()))
+    if model.architecture.layers < 2 or fewest < 4:
         msg = (
-            f"model, texts: got {model.architecture.layers} blocks, {len(texts)} texts; allowed 2 blocks and 4 texts "
+            f"model, texts: got {model.architecture.layers} blocks, {fewest} texts; allowed 2 blocks and 4 texts "
             "or more: a study is about depth, and halves of the texts are compared"
         )
         raise InputError(msg, page=PAGE)
-    fixed = _fixed(model, texts, settings)
-    prompts = tokenise(model, texts, max_tokens=settings.max_tokens)
-    acts = capture(model, prompts)
-    work = _Work(model, acts, texts, settings, progress)
+    fixed, about = _fixed(model, every, settings), _about(model, every, settings)
+    work = _Work(model, every, settings, progress)
     wanted = (*settings.stages, CLAIMS)
     found = {}
     _refuse_other(folder, wanted, fixed, resume=resume)
@@ -94,10 +97,13 @@ def study(
         path = folder / f"{stage}.zarr"
         if not _finished(path):
             told = provenance.provenance(**(origin or {}))
-            write_dataset(path, stage, work.run(stage), fixed | {"stage": stage}, provenance=told)
+            computed = work.run(stage)
+            computed = computed.assign_attrs(about | computed.attrs)
+            write_dataset(path, stage, computed, fixed | {"stage": stage}, provenance=told)
         found[stage] = read_dataset(path, stage)
     told = provenance.provenance(**(origin or {}))
-    path = write_dataset(folder / f"{CLAIMS}.zarr", CLAIMS, judged(found), fixed | {"stage": CLAIMS}, provenance=told)
+    last = judged(found).assign_attrs(about)
+    path = write_dataset(folder / f"{CLAIMS}.zarr", CLAIMS, last, fixed | {"stage": CLAIMS}, provenance=told)
     return read_dataset(path, CLAIMS)
 
 
@@ -134,24 +140,31 @@ def judged(stages: dict[str, xr.Dataset]) -> xr.Dataset:
 class _Work:
     """What the stages share: the Jacobians of each operator, made when first needed, one operator held at a time."""
 
-    def __init__(self, model: Model, acts: Activations, texts: list[str], settings: StudySettings, tick: Tick) -> None:
-        self._model, self._acts, self._texts, self._settings, self._tick = model, acts, texts, settings, tick
-        self._held: tuple[str, Array] | None = None
+    def __init__(self, model: Model, texts: dict[str, list[str]], settings: StudySettings, tick: Tick) -> None:
+        self._model, self._texts, self._settings, self._tick = model, texts, settings, tick
+        self._captured: dict[str, Activations] = {}
+        self._held: tuple[tuple[str, str], Array] | None = None
 
     def run(self, stage: str) -> xr.Dataset:
         """Compute one stage."""
         return getattr(self, f"_{stage}")()
 
-    def _blocks(self, operator: Any) -> Float[Array, "L S n n"]:
-        if self._held is None or self._held[0] != operator:
+    def _acts(self, corpus: str = OWN) -> Activations:
+        if corpus not in self._captured:
+            prompts = tokenise(self._model, self._texts[corpus], max_tokens=self._settings.max_tokens)
+            self._captured[corpus] = capture(self._model, prompts)
+        return self._captured[corpus]
+
+    def _blocks(self, operator: Any, corpus: str = OWN) -> Float[Array, "L S n n"]:
+        if self._held is None or self._held[0] != (operator, corpus):
             self._held = None  # let go before the next is made
-            self._held = operator, jacobian_stack(self._model, self._acts, operator=operator)
+            self._held = (operator, corpus), jacobian_stack(self._model, self._acts(corpus), operator=operator)
         return self._held[1]
 
-    @property
-    def _ratio(self) -> Float[Array, "L S"]:
+    def _ratio(self, corpus: str = OWN) -> Float[Array, "L S"]:
         """norm(input) / norm(output) of the residual stream at each block."""
-        states = jnp.concatenate([self._acts.inputs, self._acts.final[None]])
+        acts = self._acts(corpus)
+        states = jnp.concatenate([acts.inputs, acts.final[None]])
         size = jnp.linalg.norm(states, axis=-1)
         return size[:-1] / size[1:]
 
@@ -163,28 +176,36 @@ class _Work:
             self._tick("the ladder", next(done), steps)
 
         blocks = self._blocks(settings.operator)
-        found = primary_ladder(self._model, self._acts, blocks, self._ratio, settings, tick=tick)
+        found = primary_ladder(self._model, self._acts(), blocks, self._ratio(), settings, tick=tick)
         self._tick("the ladder", steps, steps)
         return found.assign_attrs(operator=settings.operator, samples=blocks.shape[1], seed=settings.seed)
 
     def _conventions(self) -> xr.Dataset:
-        """Every convention beside N0 and N1, and each claim's verdict in it."""
-        every, rows = every_convention(self._settings.operators), []
-        own = [one for one in claims() if one["statistic"] in STATISTICS and {"N0", "N1"} & set(one["ladder"])]
+        """Every convention beside N0 and N1, and the verdict in it on each claim, by each definition of its number."""
+        every, rows = every_convention(self._settings.operators, list(self._texts)), []
+        own = [
+            claim | {"label": label, "statistic": statistic}
+            for claim in claims()
+            for label, statistic in definitions(claim).items()
+            if statistic in STATISTICS and {"N0", "N1"} & set(claim["ladder"])
+        ]
         for done, convention in enumerate(every, start=1):
             rows.append(self._one_convention(convention, own))
             self._tick("conventions", done, len(every))
         keys = ("number", "null", "excess", "excess_low", "excess_high", "verdict")
         data = {key: (("convention", "claim"), np.array([[row[key] for row in line] for line in rows])) for key in keys}
         names = {name: ("convention", [getattr(one, name) for one in every]) for name in
-                 ("operator", "target", "metric", "average")}  # fmt: skip
-        labels = [str(one) for one in every]
-        return xr.Dataset(data, {"convention": labels, "claim": [one["name"] for one in own], **names})
+                 AXES}  # fmt: skip
+        names["of_claim"] = "claim", [one["name"] for one in own]
+        names["margin"] = "claim", [one["margin"] for one in own]
+        labels = {"convention": [str(one) for one in every], "claim": [one["label"] for one in own]}
+        found = xr.Dataset(data, labels | names)
+        return found.merge(survival(found, self._settings.operator))
 
     def _one_convention(self, convention: Convention, own: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        blocks = self._blocks(convention.operator)
-        measured = measure(convention, blocks, self._ratio)
-        ladder = beside(convention, blocks, self._ratio, measured, self._settings)
+        blocks, ratio = self._blocks(convention.operator, convention.corpus), self._ratio(convention.corpus)
+        measured = measure(convention, blocks, ratio)
+        ladder = beside(convention, blocks, ratio, measured, self._settings)
         rows = []
         for claim in own:
             at = STATISTICS.index(claim["statistic"])
@@ -195,6 +216,9 @@ class _Work:
     def _surrogates(self) -> xr.Dataset:
         blocks = self._blocks(self._settings.operator)
         settings = SurrogateSettings(draws=min(self._settings.draws, 4), seed=self._settings.seed)
+        if self._settings.interventions == "claim":
+            settings = replace(settings, names=("normal", "n1-of-normal"), alphas=(), sites=("all",))
+            return surrogate_study(blocks, settings, progress=partial(self._tick, "surrogates"))
         found = surrogate_study(blocks, settings, progress=partial(self._tick, "surrogates"))
         orders = order_study(blocks).rename({"effective_rank": "order_effective_rank", "alpha": "order_alpha"})
         return found.merge(orders, combine_attrs="override")
@@ -203,30 +227,38 @@ class _Work:
         settings = FunctionalSettings(
             operator=self._settings.operator, count=self._settings.displacements, seed=self._settings.seed
         )
-        return functional_test(self._model, self._acts, settings, progress=partial(self._tick, "functional test"))
+        return functional_test(self._model, self._acts(), settings, progress=partial(self._tick, "functional test"))
 
     def _topology(self) -> xr.Dataset:
         settings = TopologySettings(
             operator=self._settings.operator,
+            nulls=self._settings.topology_nulls,
             draws=self._settings.topology_draws,
             refits=self._settings.refits,
             max_tokens=self._settings.max_tokens,
             seed=self._settings.seed,
         )
-        return topology(self._model, self._texts, settings, progress=self._tick)
+        return topology(self._model, self._texts[OWN], settings, progress=self._tick)
 
 
-def _fixed(model: Model, texts: list[str], settings: StudySettings) -> dict[str, Any]:
+def _fixed(model: Model, texts: dict[str, list[str]], settings: StudySettings) -> dict[str, Any]:
     """What must be equal for two studies to be one."""
     chosen = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(settings).items()}
     chosen.pop("stages")  # a stage more may be added later
     return {
         **chosen,
         "model": model.weights_hash,
-        "texts": hash_texts(texts),
+        "texts": hash_texts(texts[OWN]),
+        "corpora": {name: hash_texts(some) for name, some in texts.items() if name != OWN},
         "claims": json.dumps(claims(), sort_keys=True),
         **provenance.bits(),
     }
+
+
+def _about(model: Model, texts: dict[str, list[str]], settings: StudySettings) -> dict[str, Any]:
+    """What a reader of any one stage has to know; for words, not for numbers."""
+    said = {"model": model.source, "operator": settings.operator, "texts": len(texts[OWN]), "seed": settings.seed}
+    return {**said, "bos": str(model.adds_bos), "max_tokens": str(settings.max_tokens)}
 
 
 def _refuse_other(folder: Path, stages: Sequence[str], fixed: dict[str, Any], *, resume: bool) -> None:

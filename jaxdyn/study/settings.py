@@ -4,16 +4,19 @@ import json
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, Literal, get_args
 
 from jaxdyn.errors import InputError
 from jaxdyn.jacobians.request import Operator
 from jaxdyn.nulls.n5_initial import FEWEST
+from jaxdyn.topology.settings import NULLS
 
 PAGE = "docs/study.md"
 STAGES = ("ladder", "conventions", "surrogates", "functional", "topology")
 """What can be left out; the claims that need it are then without a verdict."""
 
+Interventions = Literal["every", "claim"]
+INTERVENTIONS = get_args(Interventions)
 RUNGS = ("N0", "N1", "N2", "N4", "N5")
 
 
@@ -30,8 +33,10 @@ class StudySettings:
     draws : of N0 to N2, at least 2.
     weight_draws : of N4.
     init_seeds : of N5, 5 or more.
+    interventions : "every" surrogate at every site with the sweep of eigenvalue orders, or "claim", what the claim
+        about the Schur intervention needs.
     displacements : of the functional test, a sample and block.
-    topology_draws, refits : of the nulls of the coupling; see `TopologySettings`.
+    topology_nulls, topology_draws, refits : of the coupling; see `TopologySettings`.
     max_tokens : tokens kept of each text; None keeps all.
     seed : of every random number.
     """
@@ -43,7 +48,9 @@ class StudySettings:
     draws: int = 8
     weight_draws: int = 5
     init_seeds: int = FEWEST
+    interventions: Interventions = "every"
     displacements: int = 2
+    topology_nulls: tuple[str, ...] = NULLS
     topology_draws: int = 199
     refits: int = 39
     max_tokens: int | None = None
@@ -51,12 +58,20 @@ class StudySettings:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be run, naming the argument."""
-        for name, allowed in (("stages", STAGES), ("rungs", RUNGS), ("operators", ("in-context", "isolated", "ov"))):
+        for name, allowed in (
+            ("topology_nulls", NULLS),
+            ("stages", STAGES),
+            ("rungs", RUNGS),
+            ("operators", ("in-context", "isolated", "ov")),
+        ):
             if unknown := [one for one in getattr(self, name) if one not in allowed]:
                 msg = f"{name}: got {unknown[0]!r}; allowed {', '.join(allowed)}"
                 raise InputError(msg, page=PAGE)
         if self.operator not in self.operators:
             msg = f"operator: got {self.operator!r}; allowed one of operators, {', '.join(self.operators)}"
+            raise InputError(msg, page=PAGE)
+        if self.interventions not in INTERVENTIONS:
+            msg = f"interventions: got {self.interventions!r}; allowed {', '.join(INTERVENTIONS)}"
             raise InputError(msg, page=PAGE)
         least = {"draws": 2, "weight_draws": 2, "init_seeds": FEWEST, "displacements": 1}
         for name, few in {**least, "topology_draws": 20, "refits": 20}.items():
@@ -67,5 +82,11 @@ class StudySettings:
 
 @cache
 def claims() -> list[dict[str, Any]]:
-    """Return the claims of `claims.json`: name, claim, statistic, text, formula, margin, ladder."""
+    """Return the claims of `claims.json`: name, claim, statistic, text, formula, margin, ladder, other definitions."""
     return json.loads(files("jaxdyn.study").joinpath("claims.json").read_text(encoding="utf-8"))
+
+
+def definitions(claim: dict[str, Any]) -> dict[str, str]:
+    """Give the statistics that a claim can be judged by, by name: the claim's own first, then its other definitions."""
+    others = claim.get("definitions", {}).items()
+    return {claim["name"]: claim["statistic"], **{f"{claim['name']}, {name}": one for name, one in others}}

@@ -2,8 +2,9 @@
 
 A rung explains a number whose excess over it lies within the claim's margin, interval and all (`nulls.explain`). The
 verdict is the first rung that does, "above every null" where none does and all are passed, "convention-dependent" where
-another metric, the update in place of the block or the average taken first gives the other of these two, "undecided"
-else. For a claim about depth a trend that N7 does not tell from a walk is not above every null either: it is undecided.
+another metric, the update in place of the block, the average taken first, another definition of the number or another
+corpus gives the other of these two, "undecided" else. For a claim about depth a trend that N7 does not tell from a walk
+is not above every null either: it is undecided.
 """
 
 from typing import Any
@@ -125,12 +126,12 @@ def _coupling(claim, found) -> Row:
 
 
 def _survival(claim, found, verdict, operator) -> Row:
-    """Whether the verdict on N0 and N1 is the same in the other metric and for the update."""
-    rows = found.sel(claim=claim["name"]) if claim["name"] in found["claim"].values else None
-    if rows is None:
+    """Whether the verdict on N0 and N1 is of one kind in every convention and definition of this operator."""
+    own = found["of_claim"].values == claim["name"]
+    if not own.any():
         return {}
-    same = rows["operator"].values == operator
-    kinds = {kind(str(one)) for one in rows["verdict"].values[same]} - {UNDECIDED}
+    rows = found["verdict"].values[found["operator"].values == operator][:, own]
+    kinds = {kind(str(one)) for one in rows.ravel()} - {UNDECIDED}
     return {"verdict": CONVENTION, "because": f"without conventions: {verdict}"} if len(kinds) > 1 else {}
 
 

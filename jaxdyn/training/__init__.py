@@ -7,8 +7,9 @@ loss), `optimizer`, `checkpoints`, `curve`, `evaluation`, `export`.
 
 from jaxdyn.training.evaluation import evaluate as evaluate
 from jaxdyn.training.run import Outcome as Outcome
+from jaxdyn.training.run import kept_steps as kept_steps
 from jaxdyn.training.run import model_at as model_at
 from jaxdyn.training.run import train as train
 from jaxdyn.training.settings import TrainSettings as TrainSettings
 
-__all__ = ["Outcome", "TrainSettings", "evaluate", "model_at", "train"]
+__all__ = ["Outcome", "TrainSettings", "evaluate", "kept_steps", "model_at", "train"]

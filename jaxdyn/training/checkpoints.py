@@ -47,6 +47,11 @@ class Checkpoints:
         """The newest whole checkpoint's step, or None."""
         return self._manager.latest_step()
 
+    @property
+    def steps(self) -> list[int]:
+        """Steps of all whole checkpoints, in order."""
+        return sorted(self._manager.all_steps())
+
     def save(self, step: int, state: State) -> None:
         """Write the state after ``step`` steps; durable on return. A full disk is an ``InputError``."""
         try:
@@ -58,7 +63,7 @@ class Checkpoints:
 
     def restore(self, step: int, like: State) -> State:
         """Read the state after ``step`` steps, of the shapes and dtypes of ``like``."""
-        have = sorted(self._manager.all_steps())
+        have = self.steps
         if step not in have:
             msg = f"step: got {step}; allowed {', '.join(map(str, have))}, the checkpoints in {self._folder}"
             raise InputError(msg)

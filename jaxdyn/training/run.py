@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from jaxdyn.errors import InputError
-from jaxdyn.models import Model, load
+from jaxdyn.models import Architecture, Model, load
 from jaxdyn.models.tokenizer import load_tokenizer
 from jaxdyn.models.weights import assemble
 from jaxdyn.training import batches, bpe, checkpoints, corpus, curve, evaluation, export, folder, optimizer
@@ -130,13 +131,28 @@ def model_at(out: str | Path, step: int) -> Model:
     """
     out = Path(out)
     settings = TrainSettings(**folder.read_record(out)["settings"])
-    arch = settings.architecture(bpe.load_tokenizer(out / MODEL).get_vocab_size())
+    arch, tokenizer = description_at(out)
     like = jax.eval_shape(lambda: optimizer.start(arch, settings))
     with checkpoints.Checkpoints(out, steps=settings.steps, read_only=True) as saved:
         params = saved.restore(step, like)["params"]
     tensors = export.tensors(arch, params, dtype="float32")
     params, digest = assemble(arch, {key: tensor.shape for key, tensor in tensors.items()}, tensors.__getitem__)
-    return Model(arch, params, load_tokenizer(out / MODEL), f"{out}, step {step}", None, digest, stop_ids=(BOS,))
+    return Model(arch, params, tokenizer, f"{out}, step {step}", None, digest, stop_ids=(BOS,))
+
+
+def description_at(out: str | Path) -> tuple[Architecture, Any]:
+    """Return the description and the tokenizer that all checkpoints of a run share; no weights are read."""
+    out = Path(out)
+    settings = TrainSettings(**folder.read_record(out)["settings"])
+    arch = settings.architecture(bpe.load_tokenizer(out / MODEL).get_vocab_size())
+    return arch, load_tokenizer(out / MODEL)
+
+
+def kept_steps(out: str | Path) -> list[int]:
+    """List the steps whose checkpoints a run keeps for good and has reached: 0, the powers of two, the last."""
+    settings = TrainSettings(**folder.read_record(Path(out))["settings"])
+    with checkpoints.Checkpoints(Path(out), steps=settings.steps, read_only=True) as saved:
+        return [step for step in checkpoints.log_spaced(settings.steps) if step in saved.steps]
 
 
 def _steps(arch, settings, stream, parts, out, saved, progress):

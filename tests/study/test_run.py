@@ -85,7 +85,13 @@ def test_operator_and_seed_change_what_they_are_for(small, texts, tmp_path):
 
 @pytest.mark.parametrize(
     ("given", "message"),
-    [({"stages": ("ladders",)}, "stages"), ({"init_seeds": 2}, "init_seeds"), ({"operator": "ov"}, "operator")],
+    [
+        ({"stages": ("ladders",)}, "stages"),
+        ({"init_seeds": 2}, "init_seeds"),
+        ({"interventions": "none"}, "interventions"),
+        ({"topology_nulls": ("rotate",)}, "topology_nulls"),
+        ({"operator": "ov"}, "operator"),
+    ],
 )
 def test_settings_refuse_what_cannot_be_run(given, message):
     with pytest.raises(InputError, match=message):

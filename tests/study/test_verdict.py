@@ -104,7 +104,12 @@ def test_a_trend_that_a_walk_has_is_not_above_every_null():
 def test_a_verdict_has_to_survive_the_metric_and_the_update(other, expected):
     conventions = xr.Dataset(
         {"verdict": (("convention", "claim"), [["above every null"], [other]])},
-        {"convention": ["a", "b"], "claim": ["depth gradient"], "operator": ("convention", ["in-context"] * 2)},
+        {
+            "convention": ["a", "b"],
+            "claim": ["depth gradient"],
+            "of_claim": ("claim", ["depth gradient"]),
+            "operator": ("convention", ["in-context"] * 2),
+        },
     )
     stages = {"ladder": ladder_stage(0.5, 0.0, trend_p=0.01), "conventions": conventions}
     assert verdict_of(stages) == expected

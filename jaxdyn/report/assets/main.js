@@ -30,6 +30,7 @@ function chartRows(chart) {
     return [["group", "kind", "direction", "size", "sign", "rank", "token"],
       ...chart.rows.flatMap((row) => [["+", row.plus], ["-", row.minus]].flatMap(([sign, words]) =>
         words.map((word, rank) => [chart.groups[row.group], row.kind, row.index + 1, row.size, sign, rank + 1, word])))];
+  if (chart.kind === "table") return chart.table;
   const flow = chart.kind === "flow";
   const rows = [["group", "panel", "view", "store", "role", "series", "x", "y", ...(flow ? ["to x", "to y"] : ["low", "high"])]];
   for (const panel of chart.panels) {
@@ -68,7 +69,7 @@ function key(chart, panels, view) {
     const svg = node("svg", { width: 26, height: 12, "aria-hidden": "true", "--thin": 1, "--tint": tint(one) });
     const solid = ["trace", "singular", "orientation"].includes(one.role);
     if (solid) svg.append(node("rect", { class: "bar", x: 2, y: 1, width: 22, height: 10 }));
-    else if (["clouds", "field"].includes(chart.kind) || (chart.kind === "budget") || one.role === "points" || (chart.kind === "flow" && !one.toX)) svg.append(node("circle", { class: "dot", cx: 13, cy: 6, r: 3.5 }));
+    else if (["clouds", "field"].includes(chart.kind) || ["budget", "specification"].includes(chart.kind) || one.role === "points" || (chart.kind === "flow" && !one.toX)) svg.append(node("circle", { class: "dot", cx: 13, cy: 6, r: 3.5 }));
     else {
       if (banded(one)) svg.append(node("rect", { class: `band ${one.role}`, x: 1, y: 1, width: 24, height: 10 }));
       svg.append(node("path", { class: `s ${one.role}`, d: "M2 6H24" }));
@@ -86,12 +87,13 @@ function drawer(chart) {
   const place = node("div"), controls = node("div", { class: "controls" });
   const draw = () => {
     if (chart.kind === "directions") return place.replaceChildren(directionList(chart, state.group));
+    if (chart.kind === "table") return place.replaceChildren(wordTable(chart));
     const width = Math.max(260, place.clientWidth), narrow = width < 620;
     const grouped = Object.keys(chart.groups).length > 0;
     const panels = chart.panels.filter((panel) => !grouped || panel.group === state.group);
     const hero = grouped, plane = ["clouds", "field", "heat", "matrix", "path", "flow"].includes(chart.kind);
     const stacked = chart.name === "bottleneck" || narrow;
-    const columns = hero ? (narrow ? 2 : 4) : plane ? (width < 460 ? 1 : Math.min(panels.length, width < 800 || (chart.kind === "path" && panels.length === 4) ? 2 : 3)) : stacked ? 1 : panels.length === 4 ? 2 : Math.min(panels.length, 3);
+    const columns = hero ? (narrow ? 2 : 4) : plane ? (width < 460 ? 1 : Math.min(panels.length, width < 800 || (chart.kind === "path" && panels.length === 4) ? 2 : 3)) : stacked ? 1 : chart.kind === "specification" ? (width < 900 ? 1 : 2) : panels.length === 4 ? 2 : Math.min(panels.length, 3);
     const grid = node("div", { class: "grid", "--columns": columns });
     const labelled = !narrow && chart.kind !== "flow" && (hero || chart.name === "bottleneck");
     const cell = Math.floor((width - 14 * (columns - 1)) / columns);
@@ -100,6 +102,7 @@ function drawer(chart) {
       if (!panel) return;
       const big = hero && i === 0, size = big ? width : cell;
       const svg = chart.kind === "matrix" ? matrixPanel(panel, size)
+        : chart.kind === "specification" ? specificationPanel(panel, size)
         : chart.kind === "heat" ? heatPanel(chart, panel, size) : chart.kind === "path" ? pathPanel(chart, panel, size)
         : chart.kind === "flow" ? flowPanel(chart, panel, big ? Math.min(size, 640) : size)
         : plane ? planePanel(chart, panel, size)

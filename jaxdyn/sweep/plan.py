@@ -1,0 +1,303 @@
+"""What a sweep computes: PLAN.yaml as frozen dataclasses, checked wholly before anything is loaded.
+
+Relative paths in a plan are taken from the folder of the plan's file.
+"""
+
+import dataclasses
+import fnmatch
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jaxdyn.errors import InputError
+from jaxdyn.jacobians.request import DERIVATIVES
+from jaxdyn.pipeline.settings import ANALYZE_OPERATORS, OUTPUTS, PARTS, Settings, parse_layers
+
+from .strict_yaml import PAGE, Table, Value, read
+
+MESHES = ("one", "data")
+LATER = ("fsdp", "tensor")
+"""Presets of the library whose units are computed by several processes together; a sweep has none yet."""
+
+EMBEDDED = "embedded"
+"""In place of a model or a text file: what comes with jaxdyn."""
+
+KEYS = (
+    "models", "texts", "operators", "derivative", "parts", "layers", "tokens", "dtype", "weights-dtype", "draws",
+    "kreiss", "truncate", "outputs", "unit", "threads", "mesh", "memory", "seed", "out",
+)  # fmt: skip
+MODEL_KEYS = ("model", "revision", "training", "steps", "name")
+TEXT_KEYS = ("file", "samples", "max-tokens")
+SIZES = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+
+
+@dataclass(frozen=True)
+class ModelEntry:
+    """One set of weights.
+
+    Attributes
+    ----------
+    name : of its folder in `out`.
+    source : hub id, folder, or `EMBEDDED`; for a checkpoint the folder that `jaxdyn train` made.
+    revision : of a hub id.
+    step : of a training checkpoint, else None.
+    """
+
+    name: str
+    source: str
+    revision: str | None = None
+    step: int | None = None
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Where the prompts are from: a file as `jaxdyn analyze --texts` takes it, or `EMBEDDED`."""
+
+    file: str
+    samples: int | None = None
+    max_tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole sweep; `load_plan` makes one of PLAN.yaml.
+
+    Attributes
+    ----------
+    models, texts : what runs over what.
+    operators : one store each for every model.
+    derivative, parts, layers, tokens, draws, kreiss, truncate, outputs, unit, seed : as in `pipeline.Settings`.
+    dtype, weights_dtype : as the options of `jaxdyn analyze`.
+    threads : cores that a process works with, which the bits depend on; None takes this machine's at creation.
+    mesh : "one", a single process, or "data", units dealt over the processes.
+    memory : bytes of a device that the plan must fit; None asks the device.
+    out : folder of the sweep.
+    """
+
+    models: tuple[ModelEntry, ...]
+    texts: Texts
+    out: Path
+    operators: tuple[str, ...] = ("in-context",)
+    derivative: str = "exact"
+    parts: tuple[str, ...] = PARTS
+    layers: tuple[int, ...] = ()
+    tokens: str = "last"
+    dtype: str = "float32"
+    weights_dtype: str | None = None
+    draws: int = 8
+    kreiss: bool = False
+    truncate: int | None = None
+    outputs: tuple[str, ...] = ("eigenvalues", "averages")
+    unit: int = 8
+    threads: int | None = None
+    mesh: str = "data"
+    memory: int | None = None
+    seed: int = 0
+
+    def settings(self, operator: str) -> Settings:
+        """Return the settings of one operator's runs."""
+        return Settings(
+            operator=operator,  # pyright: ignore[reportArgumentType]
+            derivative=self.derivative,  # pyright: ignore[reportArgumentType]
+            tokens=self.tokens,
+            layers=self.layers,
+            parts=self.parts,
+            max_tokens=self.texts.max_tokens,
+            draws=self.draws,
+            kreiss=self.kreiss,
+            seed=self.seed,
+            unit=self.unit,
+            truncate=self.truncate,
+            outputs=self.outputs,
+        )
+
+    def decisive(self) -> dict[str, Any]:
+        """Return what a resumed sweep must share, as plain values: all but where it runs and how much memory it has."""
+        told = dataclasses.asdict(self)
+        return {key: value for key, value in told.items() if key not in ("out", "memory", "threads", "mesh")}
+
+
+def load_plan(file: str | Path, *, out: str | Path | None = None) -> Plan:
+    """Read and check PLAN.yaml.
+
+    Parameters
+    ----------
+    file : the plan.
+    out : in place of the plan's own `out`.
+
+    Raises
+    ------
+    InputError : what is wrong, with the key's path, its line, what is allowed, and for an unknown key the nearest one.
+    """
+    file = Path(file)
+    table = Table(read(file), KEYS)
+    models = _models(table["models"], file.parent)
+    mesh = table["mesh"] if "mesh" in table else None
+    if mesh and mesh.raw in LATER:
+        mesh.refuse(f"{', '.join(MESHES)}; the units of {mesh.raw} need several processes each, as yet unsupported")
+    fields: dict[str, Any] = {
+        "operators": table.words("operators", ANALYZE_OPERATORS, ("in-context",)),
+        "derivative": table.one_of("derivative", DERIVATIVES, "exact"),
+        "parts": table.words("parts", PARTS, PARTS),
+        "layers": _layers(table),
+        "tokens": _tokens(table),
+        "dtype": table.one_of("dtype", ("float32", "float64"), "float32"),
+        "weights_dtype": table.one_of("weights-dtype", ("bfloat16", "float32"), None),
+        "draws": table.number("draws", 0, 8),
+        "kreiss": table.get("kreiss", bool, default=False),
+        "truncate": table.number("truncate", 1, None),
+        "outputs": _outputs(table),
+        "unit": table.number("unit", 1, 8),
+        "threads": table.number("threads", 1, None),
+        "mesh": table.one_of("mesh", MESHES, "data"),
+        "memory": _bytes(table),
+        "seed": table.number("seed", 0, 0),
+    }
+    if 0 < fields["draws"] < 8:
+        table["draws"].refuse("0 (no N1), or 8 and more, or its spread says nothing")
+    place = Path(out) if out else file.parent / Path(table["out"].of(str)).expanduser()
+    return Plan(models, _texts(table["texts"], file.parent), place, **fields)
+
+
+def _models(value: Value, folder: Path) -> tuple[ModelEntry, ...]:
+    """Read the list of models, revisions and steps spelt out, each with a folder name of its own."""
+    items = value.raw if isinstance(value.raw, list) else [value]
+    if not items:
+        value.refuse("at least one model")
+    found: list[ModelEntry] = []
+    for item in items:
+        for entry in _model(item, folder):
+            if entry.name in {other.name for other in found}:
+                item.refuse(f"a model once; two would be stored as {entry.name}: give one of them a `name`")
+            found.append(entry)
+    return tuple(found)
+
+
+def _model(item: Value, folder: Path) -> list[ModelEntry]:
+    if isinstance(item.raw, str):
+        return [ModelEntry(_name_of(item.raw), _source(item.raw, folder))]
+    table = Table(item, MODEL_KEYS)
+    if ("model" in table) == ("training" in table):
+        item.refuse("one of the keys model (a folder or hub id) and training (a folder of jaxdyn train)")
+    given = table.get("name", str)
+    if given is not None and not re.fullmatch(r"[\w.@+-]+", given):
+        table["name"].refuse("letters, digits and . _ @ + - : it names a folder")
+    if "model" in table:
+        if "steps" in table:
+            table["steps"].refuse("steps beside training, whose checkpoints they are")
+        text = table["model"].of(str)
+        revisions = _list(table, "revision", str)
+        base = given or _name_of(text)
+        source = _source(text, folder)
+        if not revisions:
+            return [ModelEntry(base, source)]
+        return [ModelEntry(f"{base}@{_safe(one)}", source, revision=one) for one in revisions]
+    if "revision" in table:
+        table["revision"].refuse("revision beside model, of a hub id")
+    place = folder / Path(table["training"].of(str)).expanduser()
+    base = given or _name_of(place.name)
+    return [ModelEntry(f"{base}-step-{step}", str(place), step=step) for step in _steps(table, place)]
+
+
+def _steps(table: Table, place: Path) -> list[int]:
+    """Return the checkpoints of a training run that are asked for: numbers, or a pattern such as "*" or "1*"."""
+    from jaxdyn.training.checkpoints import FOLDER as CHECKPOINTS  # orbax takes a second, and few plans need it
+
+    have = sorted(int(one.name) for one in (place / CHECKPOINTS).glob("*") if one.name.isdigit())
+    if not have:
+        table["training"].refuse(f"a folder that jaxdyn train made; {place / CHECKPOINTS} holds no checkpoint")
+    wanted = table["steps"] if "steps" in table else Value("*", "steps", 0)
+    if isinstance(wanted.raw, str):
+        found = [step for step in have if fnmatch.fnmatch(str(step), wanted.raw)]
+        if not found:
+            wanted.refuse(f"a pattern that one of {', '.join(map(str, have))} matches")
+        return found
+    items = wanted.raw if isinstance(wanted.raw, list) else [wanted]
+    for item in items:
+        if item.of(int) not in have:
+            item.refuse(f"the checkpoints {', '.join(map(str, have))}")
+    return sorted({item.raw for item in items})
+
+
+def _texts(value: Value, folder: Path) -> Texts:
+    if isinstance(value.raw, str):
+        return Texts(_file(value.raw, folder))
+    table = Table(value, TEXT_KEYS)
+    return Texts(
+        _file(table["file"].of(str), folder), table.number("samples", 1, None), table.number("max-tokens", 1, None)
+    )
+
+
+def _layers(table: Table) -> tuple[int, ...]:
+    """Read "all", a text such as 0,3-5, one number, or a list of numbers."""
+    if "layers" not in table or table["layers"].raw == "all":
+        return ()
+    value = table["layers"]
+    if isinstance(value.raw, str):
+        try:
+            return parse_layers(value.raw)
+        except InputError:
+            value.refuse("all, block numbers and ranges such as 0,3-5, or a list of numbers")
+    items = value.raw if isinstance(value.raw, list) else [value]
+    for item in items:
+        if item.of(int) < 0:
+            item.refuse("block numbers, counted from 0")
+    if not items:
+        value.refuse("all, or at least one block")
+    return tuple(sorted({item.raw for item in items}))
+
+
+def _tokens(table: Table) -> str:
+    rule = table.get("tokens", str, default="last")
+    if not re.fullmatch(r"last|all|last:[1-9]\d*", rule):
+        table["tokens"].refuse("last, all, or last:N with a positive N")
+    return rule
+
+
+def _outputs(table: Table) -> tuple[str, ...]:
+    """Read what is stored beside the scalars; "scalars", which always is, may be named."""
+    found = table.words("outputs", ("scalars", *OUTPUTS), ("eigenvalues", "averages"))
+    return tuple(name for name in OUTPUTS if name in found)
+
+
+def _bytes(table: Table) -> int | None:
+    """Read a size such as 16 GB; a plain number is bytes."""
+    if "memory" not in table:
+        return None
+    value = table["memory"]
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(\w*)", str(value.raw)) if type(value.raw) in (int, float, str) else None
+    if match is None or (match[2] or "B") not in SIZES or float(match[1]) <= 0:
+        value.refuse(f"bytes of one device, a number with one of {', '.join(SIZES)}, such as 16 GB")
+    return int(float(match[1]) * SIZES[match[2] or "B"])
+
+
+def _list(table: Table, key: str, kind: type) -> list[Any]:
+    if key not in table:
+        return []
+    value = table[key]
+    items = value.raw if isinstance(value.raw, list) else [value]
+    if not items:
+        value.refuse("at least one, or leave the key out")
+    return [item.of(kind) for item in items]
+
+
+def _source(text: str, folder: Path) -> str:
+    """Return a folder's path where there is one beside the plan, else the text: a hub id, or `EMBEDDED`."""
+    if not text:
+        msg = "models: got ''; allowed: a folder, a hub id, or embedded"
+        raise InputError(msg, page=PAGE)
+    place = folder / Path(text).expanduser()
+    return str(place) if text != EMBEDDED and (place.is_dir() or text.startswith((".", "/", "~"))) else text
+
+
+def _file(text: str, folder: Path) -> str:
+    return EMBEDDED if text == EMBEDDED else str(folder / Path(text).expanduser())
+
+
+def _name_of(text: str) -> str:
+    return _safe(Path(text).name)
+
+
+def _safe(text: str) -> str:
+    return re.sub(r"[^\w.@+-]", "-", text) or "model"

@@ -1,0 +1,156 @@
+"""How the processes of a sweep are started: here, by a cluster's launcher, or one by one.
+
+`--processes N` starts N on this machine; under SLURM, Open MPI or on a pod the launcher has started them, and jax
+detects it. The presets of a sweep send nothing between processes, so that a common folder is enough for them; with
+`--distributed` they join in jax's runtime too. Each gets a fixed number of cores, because the number of threads decides
+the last bits.
+"""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from jaxdyn_kernels import cores as cores
+
+from jaxdyn.errors import InputError
+from jaxdyn.store.files import reported
+
+from .strict_yaml import PAGE
+
+LAUNCHERS = {
+    "SLURM": ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID"),
+    "Open MPI": ("OMPI_MCA_orte_hnp_uri", "OMPI_COMM_WORLD_SIZE"),
+    "a TPU slice": ("TPU_WORKER_ID", "TPU_WORKER_HOSTNAMES"),
+}
+"""Environment variables that a launcher sets for each process that it starts, and that jax (0.10) detects it by."""
+
+COUNTS = {"SLURM": "SLURM_NTASKS", "Open MPI": "OMPI_COMM_WORLD_SIZE", "a TPU slice": "TPU_WORKER_HOSTNAMES"}
+LOCAL = ("JAXDYN_LOCAL_PROCESS", "SLURM_LOCALID", "OMPI_COMM_WORLD_LOCAL_RANK")
+GRACE = 30.0
+"""Seconds that interrupted processes get to end by themselves."""
+
+
+def launcher(environment: Mapping[str, str] = os.environ) -> str | None:
+    """Return the launcher that has started several processes of which this is one; None for a process by itself."""
+    for name, variables in LAUNCHERS.items():
+        if all(variable in environment for variable in variables):
+            told = environment[COUNTS[name]]
+            if (int(told) if told.isdigit() else len(told.split(","))) > 1:
+                return name
+    return None
+
+
+def limit_cores(count: int) -> None:
+    """Keep this process to so many cores, before anything has started a device; more than it may use are refused.
+
+    Processes that were started together on this machine get different cores while there are enough.
+    """
+    if not hasattr(os, "sched_setaffinity"):  # macOS: there XLA reads this alone
+        os.environ["PJRT_NPROC"] = str(count)
+        return
+    allowed = sorted(os.sched_getaffinity(0))
+    if count > len(allowed):
+        msg = (
+            f"threads: got {count}; this process may use {len(allowed)} cores; give it more, or make a sweep with fewer"
+        )
+        raise InputError(msg, page=PAGE)
+    if count == len(allowed):
+        return
+    start = count * next((int(os.environ[name]) for name in LOCAL if name in os.environ), 0)
+    os.sched_setaffinity(0, {allowed[(start + k) % len(allowed)] for k in range(count)})
+
+
+def start_here(arguments: Sequence[str], count: int, threads: int, logs: Path, *, joined: bool) -> int:
+    """Start the processes of `--processes N` on this machine and wait for them.
+
+    Parameters
+    ----------
+    arguments : of `jaxdyn sweep`, without those that say which process it is.
+    count, threads : number of processes, and cores of each.
+    logs : where what the processes but 0 print goes, `process-00001.out`.
+    joined : whether they are to join in jax's runtime, process 0 being the coordinator. When that is killed, jax ends
+        the others.
+
+    Returns
+    -------
+    0 or 3 (some matrices failed) where a process has seen the sweep complete: others that were killed meanwhile are
+    reported, and those left have done their work. Else the code of the first that ended with an error, or 1.
+    """
+    address = []
+    if joined:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            address = ["--coordinator", f"127.0.0.1:{free.getsockname()[1]}"]
+    with reported(logs, "create"):
+        logs.mkdir(parents=True, exist_ok=True)
+    running: list[subprocess.Popen] = []
+    before = signal.signal(signal.SIGTERM, _stop)  # else those started here would live on without their parent
+    with ExitStack() as files:
+        try:
+            for number in range(count):
+                own = [*address, "--process-id", str(number), "--num-processes", str(count), "--threads", str(threads)]
+                said = None if number == 0 else files.enter_context((logs / f"process-{number:05d}.out").open("ab"))
+                running.append(
+                    subprocess.Popen(
+                        [sys.executable, "-c", _CHILD, *arguments, *own],
+                        stdout=said, stderr=said, env={**os.environ, LOCAL[0]: str(number), **QUIET, **_gpu(number)},
+                    )
+                )  # fmt: skip
+            codes = [one.wait() for one in running]
+        except BaseException:
+            for one in running:
+                one.send_signal(signal.SIGINT)
+            for one in running:
+                one.wait(GRACE)
+            raise
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    for number, code in enumerate(codes):
+        if code not in (0, 3):
+            what = f"was killed (signal {-code})" if code < 0 else f"ended with code {code}"
+            where = f"; what it said: {logs / f'process-{number:05d}.out'}" if number else ""
+            print(f"process {number} {what}{where}", file=sys.stderr)
+    if done := [code for code in codes if code in (0, 3)]:
+        return max(done)
+    print("the sweep is not complete; the same command goes on from here", file=sys.stderr)
+    return next((code for code in codes if code > 0), 1)
+
+
+def _stop(number: int, frame: object) -> None:
+    """End as a process does that a signal has ended, after those that it has started."""
+    del frame
+    raise SystemExit(128 + number)
+
+
+QUIET = {"TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2")}
+"""Keeps XLA's runtime from warning of the feature that lets the others live when one process dies."""
+
+_CHILD = "import sys; from jaxdyn.cli import main; sys.argv[0] = 'jaxdyn'; sys.argv[1:1] = ['sweep']; main()"
+
+
+def _gpu(number: int) -> dict[str, str]:
+    """Give each process a GPU of its own where the machine has NVIDIA ones and none were chosen."""
+    cards = sorted(Path("/proc/driver/nvidia/gpus").glob("*"))
+    if not cards or "CUDA_VISIBLE_DEVICES" in os.environ or "cpu" in os.environ.get("JAX_PLATFORMS", ""):
+        return {}
+    if number >= len(cards):
+        msg = (
+            f"processes: got {number + 1} or more, this machine has {len(cards)} GPUs; allowed one process a GPU, or "
+            "JAX_PLATFORMS=cpu"
+        )
+        raise InputError(msg, page=PAGE)
+    return {"CUDA_VISIBLE_DEVICES": str(number)}
+
+
+def check_address(text: str) -> str:
+    """Return HOST:PORT, refusing what is not."""
+    if not re.fullmatch(r"\S+:\d{1,5}", text):
+        msg = f"coordinator: got {text!r}; allowed HOST:PORT, of process 0"
+        raise InputError(msg, page=PAGE)
+    return text

@@ -1,0 +1,35 @@
+"""A tiny model as a folder, and stub units in this process."""
+
+from pathlib import Path
+
+import pytest
+
+from jaxdyn.models import parameters
+from jaxdyn.training import export
+from jaxdyn.training.settings import TrainSettings
+from tests.sweep import stub
+
+TINY = TrainSettings(width=16, layers=2, heads=2, kv_heads=1, ff_dim=24, context=32, steps=1, warmup=0)
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random model as a Hugging Face folder, with a word-level tokenizer."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    path = tmp_path_factory.mktemp("tiny") / "model"
+    arch = TINY.architecture(61)
+    export.export(arch, parameters.initialise(arch, 0), TINY.config(61), path)
+    vocab = {"<s>": 0, "<unk>": 1} | {f"w{i}": i for i in range(2, 61)}
+    tokenizer = Tokenizer(models.WordLevel(vocab, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()  # pyright: ignore[reportAttributeAccessIssue]
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>").save_pretrained(path)
+    return path
+
+
+@pytest.fixture
+def stubbed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stub units in this process, for one test."""
+    for module, name, value in stub.PATCHES:
+        monkeypatch.setattr(module, name, value)

@@ -1,0 +1,138 @@
+"""A sweep whose units cost nothing: drawn numbers in place of Jacobians, so that many runs can be killed in seconds.
+
+The store, the claims, the processes and the order in which sums are merged are the real ones. `install` puts the stub
+in place in this process; `Child` runs it in another.
+"""
+
+import dataclasses
+import hashlib
+import multiprocessing
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+
+from jaxdyn import application, sweep
+from jaxdyn.models import parameters
+from jaxdyn.models.model import Model
+from jaxdyn.pipeline.averaged import merged_means, unit_sums
+from jaxdyn.pipeline.layout import make_schema
+from jaxdyn.store import Store
+from jaxdyn.sweep import manifest, presets, run
+from jaxdyn.sweep.plan import ModelEntry, Plan, Texts
+from jaxdyn.training.settings import TrainSettings
+from tests.words import WordTokenizer
+
+ARCHITECTURE = TrainSettings(
+    width=8, layers=2, heads=2, kv_heads=1, ff_dim=12, context=32, steps=1, warmup=0
+).architecture(61)
+SHAPES = parameters.shapes(ARCHITECTURE)
+WORDS = "the cat sat on the mat and looked at the rain under the old stone bridge".split()
+
+
+def make_plan(folder: Path, **changes: Any) -> Plan:
+    """A plan of two models and eleven texts in units of two, its texts written beside `out`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    texts = folder / "texts.txt"
+    texts.write_text("\n".join(" ".join(WORDS[: 2 + k]) for k in range(11)))
+    entries = (ModelEntry("one", "one"), ModelEntry("two", "two"))
+    plan = Plan(entries, Texts(str(texts)), folder / "out", parts=("block",), draws=0, unit=2)
+    return dataclasses.replace(plan, **changes)
+
+
+def model_of(entry: ModelEntry, *_: object, **__: object) -> Model:
+    """A model known by its name alone."""
+    name = hashlib.sha256(entry.source.encode()).hexdigest()
+    zeros: dict[str, Any] = {path: jnp.asarray(np.zeros(shape, np.float32)) for path, shape in SHAPES.items()}
+    return Model(ARCHITECTURE, parameters.nest(zeros), WordTokenizer(), entry.source, None, name)
+
+
+def compute(model, settings, samples, layers, unit, tick, *, delay: Callable[[], None] = lambda: None) -> Iterator:
+    """The arrays of a unit, drawn from a seed that its model, operator and number give."""
+    del tick
+    schema, size = make_schema(model, settings, samples, layers), len(samples.members(unit))
+    lengths = {**schema.sizes, "sample": size, "prompt_sample": size, "unit": 1}
+    arrays = {}
+    for variable in schema.variables:
+        told = f"{model.weights_hash} {settings.operator} {unit} {variable.key}"
+        rng = np.random.default_rng(list(hashlib.sha256(told.encode()).digest()))
+        shape = [lengths[dim] for dim in variable.dims]
+        drawn = rng.standard_normal(shape) if variable.dtype[0] in "fc" else np.zeros(shape)
+        arrays[variable.key] = np.asarray(drawn + size * (variable.name == "count"), variable.dtype)
+    dims = {variable.key: variable.dims for variable in schema.variables}
+    for index in range(len(layers)):
+        delay()
+        layered = {key: array for key, array in arrays.items() if "layer" in dims[key]}
+        yield index, {key: np.take(array, index, axis=dims[key].index("layer")) for key, array in layered.items()}
+    yield None, {key: array for key, array in arrays.items() if "layer" not in dims[key]}
+
+
+def finish(store: Store, model, settings, layers, tick) -> None:
+    """The merged means alone, in place of what is measured of them."""
+    del model, tick
+    if "averages" not in settings.outputs:
+        store.finish({})
+        return
+    means = [merged_means(*unit_sums(store, range(store.unit_count), index))[0] for index in range(len(layers))]
+    store.finish({"mean": xr.Dataset({"mean_jacobian": (("layer", "matrix", "row", "column"), np.stack(means))})})
+
+
+PATCHES = (
+    (presets, "load", model_of),
+    (manifest, "outline", model_of),
+    (presets, "run_unit", compute),
+    (run, "finish", finish),
+    (run, "POLL", 0.02),
+)
+
+
+def install(delay: float = 0.0) -> None:
+    """Put the stub in place, for good: in a process of its own. A unit then takes `delay` seconds a layer."""
+    for module, name, value in PATCHES:
+        setattr(module, name, value)
+    if delay:
+        presets.run_unit = lambda *work: compute(*work, delay=lambda: time.sleep(delay))  # pyright: ignore
+
+
+class Child:
+    """A process that does its part of a sweep with stub units."""
+
+    def __init__(self, plan: Plan, process: int = 0, processes: int = 1, **options: Any) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__])
+        self._reader, writer = context.Pipe(duplex=False)
+        self.process = context.Process(target=_child, args=(plan, process, processes, options, writer))
+        self.process.start()
+        writer.close()
+
+    def kill(self) -> None:
+        """End it now, as a power cut would."""
+        self.process.kill()
+
+    def wait(self) -> int | None:
+        """Wait for its end; its exit code."""
+        self.process.join(60)
+        return self.process.exitcode
+
+    def result(self) -> Any:
+        """What it returned: the outcome as plain values, or the error's text."""
+        try:
+            return self._reader.recv() if self._reader.poll(60) else "silent for a minute"
+        except EOFError:
+            return "gone"
+
+
+def _child(plan: Plan, process: int, processes: int, options: dict[str, Any], writer: Any) -> None:
+    install(options.pop("delay", 0.0))
+    coordinator = options.pop("coordinator", None)
+    if coordinator:
+        process, processes = application.join(coordinator, process, processes, local=True)
+        options["leave"] = application.leave
+    try:
+        writer.send(sweep.sweep(plan, process=process, processes=processes, **options).as_dict())
+    except ValueError as error:
+        writer.send(str(error))
