@@ -65,6 +65,7 @@ def test_only_spectra_and_what_counts_cores_or_times_a_schur_form_use_kernels() 
         "report/painter.py",
         "dynamics/lyapunov.py",
         "sweep/run.py",
+        "sweep/step.py",
         "sweep/units.py",
         "sweep/dry_run.py",
         "sweep/processes.py",
