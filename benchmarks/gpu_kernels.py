@@ -175,12 +175,12 @@ def _prepared(method: str, A: np.ndarray) -> tuple[Callable[[], Any], Callable[[
         cupy = importlib.import_module("cupy")
         there = cupy.asarray(A)
 
-        def run():
+        def run_cupy():
             found = cupy.linalg.eig(there)
             cupy.cuda.Device().synchronize()
             return found
 
-        return run, lambda found: tuple(cupy.asnumpy(x) for x in found), lambda _: ""
+        return run_cupy, lambda found: tuple(cupy.asnumpy(x) for x in found), lambda _: ""
     import jax
     import jax.numpy as jnp
 

@@ -185,7 +185,7 @@ class Program:
 
     def _instruction(self, where, one, of, trips) -> Counts:
         if one.opcode == "while":
-            condition, body = (re.search(rf"{part}=%([\w.\-]+)", one.attributes)[1] for part in ("condition", "body"))
+            condition, body = (_named(one.attributes, part) for part in ("condition", "body"))
             known = self.trip_count(condition)
             count = trips(one.scope) if known is None else known
             if count is None:
@@ -421,3 +421,10 @@ def _size(shapes: tuple[Shape, ...]) -> float:
 def _like(shapes: tuple[Shape, ...], place: tuple[Shape, ...]) -> tuple[Shape, ...]:
     """These shapes, in the memory where others lie."""
     return tuple(replace(shape, main=place[0].main) for shape in shapes)
+
+
+def _named(attributes: str, part: str) -> str:
+    """Return the computation that an instruction's attributes name for this part."""
+    found = re.search(rf"{part}=%([\w.\-]+)", attributes)
+    assert found is not None, (part, attributes)
+    return found[1]

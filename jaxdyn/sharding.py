@@ -9,6 +9,7 @@ splits what a tensor-parallel transformer splits: vocabulary, attention heads an
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import jax
 import numpy as np
@@ -47,7 +48,8 @@ _ARRAYS: dict[str, tuple[str | None, ...]] = {
     "token ids and residual stream": ("sample", None, None),
     "Jacobians": ("sample", "jacobian_row", "jacobian_column"),
     "Jacobians while they are decomposed": ("matrix", None, None),
-} | {path: axes if path.startswith(("embed", "head")) else ("layers", *axes) for path, axes in _AXES.items()}
+    **{path: axes if path.startswith(("embed", "head")) else ("layers", *axes) for path, axes in _AXES.items()},
+}
 
 
 def names_of(axes: MeshAxes) -> tuple[str, ...]:
@@ -154,7 +156,7 @@ def layout_named(name: str) -> Layout:
     return LAYOUTS[name]
 
 
-def mesh_for(layout: str, devices: Sequence[jax.Device] | None = None, *, model: int = 1) -> Mesh:
+def mesh_for(layout: str, devices: Sequence[Any] | None = None, *, model: int = 1) -> Mesh:
     """Arrange devices in the mesh of a named layout.
 
     Parameters

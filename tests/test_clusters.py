@@ -226,7 +226,7 @@ def test_jax_finds_the_processes_of_open_mpi(monkeypatch):
     for name, value in (("SIZE", "6"), ("RANK", "4"), ("LOCAL_RANK", "1")):
         monkeypatch.setenv(f"OMPI_COMM_WORLD_{name}", value)
     address, *rest = detected(monkeypatch, tpu=False)
-    assert address.startswith("10.96.0.1:")
+    assert str(address).startswith("10.96.0.1:")
     assert rest == [6, 4, [1]]
 
 

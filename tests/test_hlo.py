@@ -1,5 +1,7 @@
 """The reading of compiled programs, on which benchmarks and tests rest, against what is known of them."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,8 @@ from benchmarks.bench_growth import exponent
 
 def program(function, *shapes, dtype=jnp.float32):
     compiled = jax.jit(function).lower(*(jax.ShapeDtypeStruct(shape, dtype) for shape in shapes)).compile()
-    return hlo.parse(compiled.as_text()), compiled.cost_analysis()["flops"]
+    cost: Any = compiled.cost_analysis()
+    return hlo.parse(compiled.as_text()), cost["flops"]
 
 
 def never(scope):

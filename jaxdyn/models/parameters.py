@@ -8,6 +8,7 @@ import math
 import zlib
 from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -85,7 +86,7 @@ def count(arch: Architecture) -> int:
     return total
 
 
-def nest(flat: dict[str, jax.Array]) -> dict:
+def nest(flat: Mapping[str, Any]) -> dict:
     """Turn ``{"a/b": x}`` into ``{"a": {"b": x}}``."""
     tree: dict = {}
     for path, leaf in flat.items():

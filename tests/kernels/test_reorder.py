@@ -76,7 +76,8 @@ def test_selected_subspace_is_lapacks(dtype):
 
 
 def test_pairs_move_as_one_and_equal_keys_stay():
-    T = scipy.linalg.block_diag([[1.0, 2], [-3, 1]], 5.0, [[-1.0, 1], [-1, -1]], 7.0) + np.triu(np.ones((6, 6)), 2)
+    T = np.asarray(scipy.linalg.block_diag([[1.0, 2], [-3, 1]], 5.0, [[-1.0, 1], [-1, -1]], 7.0))
+    T = T + np.triu(np.ones((6, 6)), 2)
     done = jk.reorder(T, np.eye(6), select=[False, False, False, False, True, True])
     assert done.source.tolist() == [3, 4, 5, 0, 1, 2]
     assert done.T[1, 0] != 0

@@ -85,6 +85,7 @@ def test_the_table_shows_what_is_stored_and_the_interval_in_margins():
     assert second[-1] == "above every null: <b>&"
     assert all(row[-1] == "not run" and row[2] == "" for row in rest)
     one = chart.panels[0].series[0]
+    assert one.high is not None
     np.testing.assert_allclose(one.y[:2], [0.01 / 0.05, 0.7 / 0.02])
     np.testing.assert_allclose(one.high[:2], [0.02 / 0.05, 0.8 / 0.02])
     assert np.isnan(one.y[2:]).all()

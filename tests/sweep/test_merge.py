@@ -71,8 +71,8 @@ def test_samples_follow_each_other_and_the_mean_is_of_all(pair: tuple[Plan, Plan
         assert np.array_equal(np.concatenate([a.values, b.values], axis=axis), c.values), name
     assert both["sample"].values.tolist() == list(range(16))
     assert both["prompt"].values.tolist() == [*range(11), *range(12, 17)], "halves of even and odd articles stay halves"
-    sums = sum(t["units"]["jacobian_sum"].values.astype(np.float64).sum(axis=(0, 1)) for t in (one, two))
-    count = sum(t["units"]["count"].values[:, :, 0].sum() for t in (one, two))
+    sums = sum(t["units"].to_dataset()["jacobian_sum"].values.astype(np.float64).sum(axis=(0, 1)) for t in (one, two))
+    count = sum(t["units"].to_dataset()["count"].values[:, :, 0].sum() for t in (one, two))
     np.testing.assert_allclose(
         np.moveaxis(both["mean"]["mean_jacobian"].values, 0, 1), sums / count, rtol=1e-5, atol=1e-6
     )

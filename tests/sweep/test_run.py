@@ -96,9 +96,10 @@ def test_a_sweep_fills_one_store_a_model_and_operator(tmp_path: Path) -> None:
 
 def test_the_mean_is_that_of_the_units_in_order(finished: Plan) -> None:
     tree = jaxdyn.open_tree(finished.out / STORES[0])
-    sums, count = tree["units"]["jacobian_sum"].values, tree["units"]["count"].values
+    units = tree["units"].to_dataset()
+    sums, count = units["jacobian_sum"].values, units["count"].values
     expected = sums.astype(np.float64).sum(axis=(0, 1)) / count[:, :, 0].sum()
-    found = np.moveaxis(tree["mean"]["mean_jacobian"].values, 0, 1)
+    found = np.moveaxis(tree["mean"].to_dataset()["mean_jacobian"].values, 0, 1)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
