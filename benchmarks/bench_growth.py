@@ -174,31 +174,10 @@ def child(layers: int, samples: int, processes: int, process: int, core: int) ->
 
 
 def _architecture(width: int, layers: int) -> Any:
-    from jaxdyn.models.architecture import Architecture, Rope
+    from benchmarks.llama import llama
 
-    return Architecture(
-        family="llama",
-        width=width,
-        layers=layers,
-        heads=width // HEAD,
-        kv_heads=width // HEAD,
-        head_dim=HEAD,
-        ff_dim=FF * width,
-        vocab=256,
-        context=TOKENS,
-        norm="rms",
-        norm_eps=1e-5,
-        activation="silu",
-        gated=True,
-        qkv_bias=False,
-        output_bias=False,
-        mlp_bias=False,
-        position="rope",
-        rope=Rope(10000.0),
-        tied_head=True,
-        initializer_range=0.02,
-        initializer="normal",
-    )
+    heads = width // HEAD
+    return llama(width=width, layers=layers, heads=heads, kv_heads=heads, ff_dim=FF * width, vocab=256, context=TOKENS)
 
 
 if __name__ == "__main__":

@@ -39,33 +39,12 @@ def child(operator: str) -> None:
     import numpy as np
 
     import jaxdyn
+    from benchmarks.llama import llama
     from jaxdyn.activations import capture, pad
-    from jaxdyn.models import Architecture, Model, Rope, parameters
+    from jaxdyn.models import Model, parameters
 
     start = gigabytes("VmRSS")
-    arch = Architecture(
-        family="llama",
-        width=WIDTH,
-        layers=1,
-        heads=HEADS,
-        kv_heads=KV_HEADS,
-        head_dim=WIDTH // HEADS,
-        ff_dim=FF,
-        vocab=64,
-        context=TOKENS,
-        norm="rms",
-        norm_eps=1e-5,
-        activation="silu",
-        gated=True,
-        qkv_bias=False,
-        output_bias=False,
-        mlp_bias=False,
-        position="rope",
-        rope=Rope(10000.0),
-        tied_head=True,
-        initializer_range=0.02,
-        initializer="normal",
-    )
+    arch = llama(width=WIDTH, layers=1, heads=HEADS, kv_heads=KV_HEADS, ff_dim=FF, vocab=64, context=TOKENS)
     params = parameters.initialise(arch, 0)
     model = Model(arch, params, None, "benchmark", None, "")
     rows = list(np.random.default_rng(0).integers(0, arch.vocab, (SAMPLES, TOKENS)))

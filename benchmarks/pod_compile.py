@@ -17,30 +17,19 @@ from typing import Any
 os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1"}
 
 from benchmarks import hlo
-from jaxdyn.models.architecture import Architecture, Llama3Scaling, Rope
+from benchmarks.llama import llama
+from jaxdyn.models.architecture import Llama3Scaling, Rope
 
-LLAMA = Architecture(
-    family="llama",
+LLAMA = llama(
     width=4096,
     layers=32,
     heads=32,
     kv_heads=8,
-    head_dim=128,
     ff_dim=14336,
     vocab=128256,
     context=131072,
-    norm="rms",
-    norm_eps=1e-5,
-    activation="silu",
-    gated=True,
-    qkv_bias=False,
-    output_bias=False,
-    mlp_bias=False,
-    position="rope",
     rope=Rope(500000.0, Llama3Scaling(8.0, 1.0, 4.0, 8192)),
     tied_head=False,
-    initializer_range=0.02,
-    initializer="normal",
 )
 """Llama 3.1 8B."""
 
