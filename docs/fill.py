@@ -11,6 +11,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from jaxdyn.cli_study import claim_cells
 from jaxdyn.measures import MEASURES, nulls
 from jaxdyn.pipeline import products
 from jaxdyn.report.profiles import TITLES
@@ -170,14 +171,7 @@ def gallery(run: str) -> str:
 
 def claims(run: str) -> str:
     """The claims of one study."""
-    rows = []
-    for row in data(run)["claims"]:
-        shown = {name: "" if row[name] is None else f"{row[name]:.3f}" for name in ("number", "null")}
-        interval = "" if row["excess"] is None else f"{row['excess']:+.3f}"
-        if row["excess_low"] is not None:
-            interval += f" [{row['excess_low']:+.3f}, {row['excess_high']:+.3f}]"
-        verdict = row["verdict"] + (f" ({row['because']})" if row["because"] else "")
-        rows.append((row["claim"], shown["number"], f"{shown['null']} ({row['rung']})", interval, verdict))
+    rows = [claim_cells(row) for row in data(run)["claims"]]
     return table(("claim", "number", "null", "excess [95 %]", "verdict"), rows)
 
 

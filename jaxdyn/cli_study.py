@@ -106,14 +106,19 @@ def claims_table(found: Any) -> Table:
     for name in ("claim", "number", "null", "excess [95 %]", "verdict"):
         table.add_column(name, justify="left" if name in ("claim", "verdict") else "right", overflow="fold")
     for row in as_dicts(found):
-        shown = {name: "" if row[name] is None else f"{row[name]:.3f}" for name in ("number", "null")}
-        interval = "" if row["excess"] is None else f"{row['excess']:+.3f}"
-        if row["excess_low"] is not None:
-            interval += f" [{row['excess_low']:+.3f}, {row['excess_high']:+.3f}]"
-        null = f"{shown['null']} ({row['rung']})" if row["rung"] else ""
-        verdict = row["verdict"] + (f" ({row['because']})" if row["because"] else "")
-        table.add_row(row["claim"], shown["number"], null, interval, verdict)
+        table.add_row(*claim_cells(row))
     return table
+
+
+def claim_cells(row: dict[str, Any]) -> tuple[str, str, str, str, str]:
+    """Write one claim of `as_dicts` as text: claim, number, null, excess with its interval, verdict."""
+    shown = {name: "" if row[name] is None else f"{row[name]:.3f}" for name in ("number", "null")}
+    interval = "" if row["excess"] is None else f"{row['excess']:+.3f}"
+    if row["excess_low"] is not None:
+        interval += f" [{row['excess_low']:+.3f}, {row['excess_high']:+.3f}]"
+    null = f"{shown['null']} ({row['rung']})" if row["rung"] else ""
+    verdict = row["verdict"] + (f" ({row['because']})" if row["because"] else "")
+    return row["claim"], shown["number"], null, interval, verdict
 
 
 def _run(loaded, prompts, settings, out, endings, *, corpora, resume, quiet):

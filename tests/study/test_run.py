@@ -83,6 +83,31 @@ def test_operator_and_seed_change_what_they_are_for(small, texts, tmp_path):
     assert abs(float(found["operator"]["number"] - found["plain"]["number"])) > 1e-3
 
 
+def test_another_corpus_doubles_the_conventions_and_has_numbers_of_its_own(small, texts, shared, tmp_path):
+    more = json.loads((shared / "data" / "wikitext_1000.json").read_text())[:4]
+    settings = StudySettings(stages=("conventions",), **QUICK)
+    study(small, texts, settings, out=tmp_path, corpora={"wiki": more})
+    found = read_study(tmp_path)["conventions"]
+    own, other = "in-context, J, raw, samples", "in-context, J, raw, samples, wiki"
+    assert found.sizes["convention"] == 16
+    number = found["number"].sel(claim="depth gradient")
+    assert abs(float(number.sel(convention=own) - number.sel(convention=other))) > 1e-4
+    assert int(found["same"].sel(judged="alignment", changed="definition")) <= 2
+    assert found["claim"].values.tolist()[-2:] == ["alignment, pairs", "alignment, trace"]
+    with pytest.raises(StoreError, match="corpora"):
+        study(small, texts, settings, out=tmp_path, corpora={"wiki": more[::-1]}, resume=True)
+
+
+def test_only_what_the_claim_needs_is_intervened_on(small, texts, tmp_path):
+    quick = {"stages": ("surrogates",), **QUICK}
+    study(small, texts, StudySettings(**quick, interventions="claim"), out=tmp_path / "claim")
+    found = read_study(tmp_path / "claim")
+    assert found["surrogates"]["surrogate"].values.tolist() == ["actual", "normal", "n1-of-normal"]
+    assert found["surrogates"]["site"].values.tolist() == ["all"]
+    assert "order_effective_rank" not in found["surrogates"]
+    assert str(found["claims"]["verdict"].sel(claim="Schur intervention").values) != "not run"
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
@@ -114,3 +139,14 @@ def test_the_command_prints_the_claims(done, shared, tmp_path):
     rows = {row["claim"]: row for row in json.loads(result.stdout)["claims"]}
     assert rows["coupling"]["verdict"] == "not run"
     assert rows["depth gradient"]["number"] is not None
+    assert (out / "report.html").exists()
+    assert (out / "claims.png").exists()
+    given[given.index("--out") + 1] = str(tmp_path / "untrained")
+    given.remove("--resume")
+    wrong = CliRunner().invoke(app, [*given, "--corpus", str(texts), "--corpus", str(texts)])
+    assert "two files of one name" in str(wrong.exception)
+    other = CliRunner().invoke(app, [*given, "--untrained", "3", "--max-tokens", "24", "--formats", "png", "--json"])
+    assert other.exit_code == 0, other.output
+    assert not (tmp_path / "untrained" / "claims.svg").exists()
+    untrained = {row["claim"]: row for row in json.loads(other.stdout)["claims"]}
+    assert abs(untrained["depth gradient"]["number"] - rows["depth gradient"]["number"]) > 1e-3

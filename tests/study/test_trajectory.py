@@ -114,3 +114,19 @@ def test_the_command_reads_training_runs_and_writes_a_report(tmp_path, shared):
         refused = CliRunner().invoke(app, [*given, "--steps", wrong, "--out", str(tmp_path / "other")])
         assert refused.exit_code != 0
         assert message in str(refused.exception) + refused.output
+
+
+def test_revisions_are_loaded_by_name_and_ordered_by_their_number(monkeypatch):
+    from jaxdyn import models
+    from jaxdyn.cli_trajectory import _of_revisions
+
+    asked = []
+    monkeypatch.setattr(models, "load", lambda *given, **named: asked.append((given, named)))
+    found = _of_revisions(["someone/model"], "step512, main-v2-step64", "float32")
+    assert [(one.run, one.step) for one in found] == [("hub", 512), ("hub", 64)]
+    for one in found:
+        one.load()
+    assert [named["revision"] for _, named in asked] == ["step512", "main-v2-step64"]
+    for models_given, revisions, message in ((["a", "b"], "step1", "one hub id"), (["a"], "main", "hold their step")):
+        with pytest.raises(InputError, match=message):
+            _of_revisions(models_given, revisions, "float32")
