@@ -27,7 +27,7 @@ def study(
     operators: Annotated[str, typer.Option(help="That the conventions go through.")] = "in-context,isolated,ov",
     stages: Annotated[
         str, typer.Option(help="Any of these; what is left out has no verdict.")
-    ] = "ladder,conventions,surrogates,functional,topology",
+    ] = "ladder,measures,conventions,surrogates,functional,topology",
     rungs: Annotated[str, typer.Option(help="Of the ladder; N6 and N7 are always there.")] = "N0,N1,N2,N4,N5",
     draws: Annotated[int, typer.Option(help="Of N0 to N2.")] = 8,
     init_seeds: Annotated[int, typer.Option(help="Random initialisations of N5, 5 or more.")] = 5,

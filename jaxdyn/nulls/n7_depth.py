@@ -97,11 +97,13 @@ def trend_test(
     """Statistic of a series and its two-sided p value against N7, 2 min(upper, lower) with (1 + count) / (1 + R).
 
     Arguments and errors as in `n7`. The measured series counts as one of the surrogates, so that the test holds its
-    level for any number of draws.
+    level for any number of draws. A series without a statistic, such as a constant one, has NaN for both.
     """
     series = np.asarray(series, dtype=float)
     null = n7(series, statistic, kind=kind, draws=draws, seed=seed).draws
     value = float(np.asarray(_statistic(statistic)(series[:, None]))[0])
+    if not np.isfinite(value):
+        return value, float("nan")
     close = 1e-9 * max(1.0, abs(value))
     tails = [np.sum(null >= value - close), np.sum(null <= value + close)]
     return value, float(min(1.0, 2 * (1 + min(tails)) / (1 + len(null))))

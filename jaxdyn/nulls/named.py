@@ -52,6 +52,12 @@ _OF_SCHUR = {
     "spectral_radius": lambda spectrum: measures.spectral_radius(spectrum.eigenvalues),
 }
 _KNOWN = {measure.name for measure in measures.MEASURES} | OF_SINGULAR_VALUES.keys() | PRODUCT.keys()
+SINGLE = (
+    *(one.name for one in measures.MEASURES if one.name not in ("kreiss_scaled", "complex_undecided")),
+    *(name for name in OF_SINGULAR_VALUES if name not in {one.name for one in measures.MEASURES}),
+)
+"""Measures of one matrix that follow from one decomposition, in the order of `every_single`; complex_undecided, which
+says how sure another number is, is none of them."""
 
 
 def measured(matrices: Float[Array, "*batch n n"], measure: Measure) -> np.ndarray:
@@ -82,6 +88,42 @@ def measured(matrices: Float[Array, "*batch n n"], measure: Measure) -> np.ndarr
             raise InputError(msg)
         return np.asarray(_of_product(matrices, measure))
     return np.asarray(_of_each(matrices, measure))
+
+
+def every_single(factors: Float[Array, "L ... n n"]) -> Float[np.ndarray, "K L ..."]:
+    """All of `SINGLE` of every matrix, (K, L, ...), from one decomposition each and a layer at a time.
+
+    Parameters
+    ----------
+    factors : (L, ..., n, n).
+
+    Returns
+    -------
+    The numbers that `measured` gives name by name; NaN where a matrix does not decompose.
+    """
+    eps, rows = float(jnp.finfo(factors.dtype).eps), []
+    for layer in factors:
+        spectrum = spectra.decompose(layer, vectors=True)
+        left, _, right_h = spectra.svd(arrays.deviator(layer))
+        assert spectrum.condition is not None, "asked for with the vectors"
+        found = measures.measure_all(
+            layer, spectrum.T, spectrum.eigenvalues, singular_values=spectrum.singular_values, left=left,
+            right_h=right_h, condition=spectrum.condition, kreiss=False,
+            backward_error=spectrum.residual * layer.shape[-1] * eps * arrays.frobenius(layer),
+        )  # fmt: skip
+        ranks = {name: of(spectrum.singular_values) for name, of in OF_SINGULAR_VALUES.items() if name not in found}
+        rows.append([np.asarray((found | ranks)[name], float) for name in SINGLE])
+    return np.stack(rows, axis=1)
+
+
+def every_product(factors: Float[Array, "L ... n n"]) -> Float[np.ndarray, "K L ..."]:
+    """All of `PRODUCT`, (K, L, ...), from one running product; see `every_single`."""
+    logs = propagate.product_log_singular_values(factors, running=True)
+    found = {f"product_{name}": of(logs, log=True) for name, of in OF_SINGULAR_VALUES.items()}
+    single = rank.participation_ratio(spectra.singular_values(factors))
+    found["product_alignment_ratio"] = nulls.cross_layer_alignment(logs, single)
+    found["cross_layer_overlap"] = cross_layer_overlap(factors)
+    return np.stack([np.asarray(found[name], float) for name in PRODUCT])
 
 
 def unit_of(measure: Measure) -> str:

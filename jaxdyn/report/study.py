@@ -18,6 +18,7 @@ from jaxdyn.store.dataset import read_dataset
 from . import captions
 from .alone import write_alone
 from .chart import Chart, Panel, Series
+from .measures_table import measures_chart
 from .specification import specification_chart
 from .surrogates import functional_chart as functional
 from .surrogates import order_chart, surrogate_chart
@@ -52,6 +53,8 @@ def charts_of(stages: dict[str, xr.Dataset]) -> list[Chart]:
         charts += [specification_chart(stages["conventions"]), survival_chart(stages["conventions"])]
     if "ladder" in stages:
         charts.append(profile_chart(stages["ladder"]))
+    if "measures" in stages:
+        charts.append(measures_chart(stages["measures"], data_words(stages["measures"])))
     if TRAJECTORY in stages:
         charts += trajectory_charts(stages[TRAJECTORY])
     if "surrogates" in stages:

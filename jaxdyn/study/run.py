@@ -31,6 +31,7 @@ from jaxdyn.topology import TopologySettings, topology
 
 from .conventions import AXES, OWN, Convention, every_convention
 from .ladder import beside, measure, primary_ladder
+from .measures import measures_ladder
 from .settings import PAGE, StudySettings, claims, definitions
 from .statistics import STATISTICS
 from .survival import survival
@@ -77,7 +78,8 @@ def study(
     Notes
     -----
     Memory: all Jacobians of one operator, L S n^2 numbers, four times over. Cost: 1 + draws decompositions of each for
-    every convention of six, those of N4 and N5, the surrogates' products, and the topology of every layer.
+    the ladder, for every measure and for every convention; those of N4 and N5 twice; the surrogates' products, and the
+    topology of every layer.
     """
     settings, folder = settings or StudySettings(), Path(out) / FOLDER
     every = {OWN: list(texts), **{name: list(more) for name, more in (corpora or {}).items()}}
@@ -179,6 +181,14 @@ class _Work:
         found = primary_ladder(self._model, self._acts(), blocks, self._ratio(), settings, tick=tick)
         self._tick("the ladder", steps, steps)
         return found.assign_attrs(operator=settings.operator, samples=blocks.shape[1], seed=settings.seed)
+
+    def _measures(self) -> xr.Dataset:
+        settings, done = self._settings, iter(range(1, 1000))
+        steps = 2 + len({"N0", "N1", "N2", "N4", "N5"} & set(settings.rungs))
+        blocks = self._blocks(settings.operator)
+        return measures_ladder(
+            self._model, self._acts(), blocks, settings, tick=lambda _: self._tick("every measure", next(done), steps)
+        )
 
     def _conventions(self) -> xr.Dataset:
         """Every convention beside N0 and N1, and the verdict in it on each claim, by each definition of its number."""

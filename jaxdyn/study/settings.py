@@ -12,7 +12,7 @@ from jaxdyn.nulls.n5_initial import FEWEST
 from jaxdyn.topology.settings import NULLS
 
 PAGE = "docs/study.md"
-STAGES = ("ladder", "conventions", "surrogates", "functional", "topology")
+STAGES = ("ladder", "measures", "conventions", "surrogates", "functional", "topology")
 """What can be left out; the claims that need it are then without a verdict."""
 
 Interventions = Literal["every", "claim"]

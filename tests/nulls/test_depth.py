@@ -46,6 +46,7 @@ def test_a_drift_is_found_and_too_few_layers_say_so(rng):
     assert value == pytest.approx(1)
     assert p == pytest.approx(1 / 8, abs=0.02)  # 2 of 16 sign patterns are as monotone
     assert nulls.trend_test(np.arange(5.0), draws=99) == nulls.trend_test(np.arange(5.0), draws=99)
+    assert np.isnan(nulls.trend_test(np.ones(5), draws=99)).all()  # a flat line has no rank correlation
 
 
 def test_spearman_is_scipys_with_ties(rng):
