@@ -34,6 +34,10 @@ def study(
     untrained: Annotated[
         int | None, typer.Option(help="Study the same architecture at random initialisation, with this seed.")
     ] = None,
+    sites: Annotated[
+        str, typer.Option(help='In which layers surrogates stand: "all" and any of early, late, each.')
+    ] = "all,early,late",
+    order_sweep: Annotated[bool, typer.Option(help="Sweep the order of the eigenvalues.")] = True,
     max_tokens: Annotated[int | None, typer.Option(help="Keep at most so many tokens of each text.")] = None,
     seed: Annotated[int, typer.Option(help="Of every random number.")] = 0,
     dtype: Annotated[str, typer.Option(help="float32 or float64.")] = "float32",
@@ -70,6 +74,8 @@ def study(
         rungs=_names(rungs),
         draws=draws,
         init_seeds=init_seeds,
+        sites=_names(sites),
+        order_sweep=order_sweep,
         max_tokens=max_tokens,
         seed=seed,
     )

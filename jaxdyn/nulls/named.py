@@ -52,12 +52,14 @@ _OF_SCHUR = {
     "spectral_radius": lambda spectrum: measures.spectral_radius(spectrum.eigenvalues),
 }
 _KNOWN = {measure.name for measure in measures.MEASURES} | OF_SINGULAR_VALUES.keys() | PRODUCT.keys()
-SINGLE = (
+EVERY_SINGLE = (
     *(one.name for one in measures.MEASURES if one.name not in ("kreiss_scaled", "complex_undecided")),
     *(name for name in OF_SINGULAR_VALUES if name not in {one.name for one in measures.MEASURES}),
 )
-"""Measures of one matrix that follow from one decomposition, in the order of `every_single`; complex_undecided, which
-says how sure another number is, is none of them."""
+"""Measures of one matrix that follow from its decomposition; complex_undecided, which says how sure another number is,
+is none of them."""
+EVERY = (*EVERY_SINGLE, *PRODUCT)
+"""What `every_measure` gives, in its order."""
 
 
 def measured(matrices: Float[Array, "*batch n n"], measure: Measure) -> np.ndarray:
@@ -90,18 +92,19 @@ def measured(matrices: Float[Array, "*batch n n"], measure: Measure) -> np.ndarr
     return np.asarray(_of_each(matrices, measure))
 
 
-def every_single(factors: Float[Array, "L ... n n"]) -> Float[np.ndarray, "K L ..."]:
-    """All of `SINGLE` of every matrix, (K, L, ...), from one decomposition each and a layer at a time.
+def every_measure(factors: Float[Array, "L ... n n"]) -> Float[np.ndarray, "K L ..."]:
+    """All of `EVERY`, (K, L, ...): the numbers that `measured` gives name by name, from one decomposition a matrix.
 
     Parameters
     ----------
-    factors : (L, ..., n, n).
+    factors : (L, ..., n, n), first layer first; a layer is decomposed at a time.
 
     Returns
     -------
-    The numbers that `measured` gives name by name; NaN where a matrix does not decompose.
+    NaN where a matrix does not decompose, and for the overlap of the first layer.
     """
-    eps, rows = float(jnp.finfo(factors.dtype).eps), []
+    eps, n = float(jnp.finfo(factors.dtype).eps), factors.shape[-1]
+    k, rows, values, before = nonnormality.leading(n), [], [], None
     for layer in factors:
         spectrum = spectra.decompose(layer, vectors=True)
         left, _, right_h = spectra.svd(arrays.deviator(layer))
@@ -109,21 +112,31 @@ def every_single(factors: Float[Array, "L ... n n"]) -> Float[np.ndarray, "K L .
         found = measures.measure_all(
             layer, spectrum.T, spectrum.eigenvalues, singular_values=spectrum.singular_values, left=left,
             right_h=right_h, condition=spectrum.condition, kreiss=False,
-            backward_error=spectrum.residual * layer.shape[-1] * eps * arrays.frobenius(layer),
+            backward_error=spectrum.residual * n * eps * arrays.frobenius(layer),
         )  # fmt: skip
-        ranks = {name: of(spectrum.singular_values) for name, of in OF_SINGULAR_VALUES.items() if name not in found}
-        rows.append([np.asarray((found | ranks)[name], float) for name in SINGLE])
-    return np.stack(rows, axis=1)
+        found |= {name: of(spectrum.singular_values) for name, of in OF_SINGULAR_VALUES.items() if name not in found}
+        overlap = nonnormality.self_alignment(left if before is None else before, right_h)
+        found["cross_layer_overlap"] = jnp.full_like(overlap, jnp.nan) if before is None else overlap
+        rows.append({name: np.asarray(value, float) for name, value in found.items()})
+        values.append(spectrum.singular_values)
+        before = left[..., :k]
+    single = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    products = _every_product(factors, rank.participation_ratio(jnp.stack(values)))
+    return np.stack([(single | products)[name] for name in EVERY])
 
 
 def every_product(factors: Float[Array, "L ... n n"]) -> Float[np.ndarray, "K L ..."]:
-    """All of `PRODUCT`, (K, L, ...), from one running product; see `every_single`."""
+    """All of `PRODUCT`, (K, L, ...), from one running product; see `every_measure`."""
+    found = _every_product(factors, rank.participation_ratio(spectra.singular_values(factors)))
+    found["cross_layer_overlap"] = np.asarray(cross_layer_overlap(factors), float)
+    return np.stack([found[name] for name in PRODUCT])
+
+
+def _every_product(factors, single):
     logs = propagate.product_log_singular_values(factors, running=True)
     found = {f"product_{name}": of(logs, log=True) for name, of in OF_SINGULAR_VALUES.items()}
-    single = rank.participation_ratio(spectra.singular_values(factors))
     found["product_alignment_ratio"] = nulls.cross_layer_alignment(logs, single)
-    found["cross_layer_overlap"] = cross_layer_overlap(factors)
-    return np.stack([np.asarray(found[name], float) for name in PRODUCT])
+    return {name: np.asarray(value, float) for name, value in found.items()}
 
 
 def unit_of(measure: Measure) -> str:

@@ -229,7 +229,10 @@ class _Work:
         if self._settings.interventions == "claim":
             settings = replace(settings, names=("normal", "n1-of-normal"), alphas=(), sites=("all",))
             return surrogate_study(blocks, settings, progress=partial(self._tick, "surrogates"))
+        settings = replace(settings, sites=self._settings.sites)
         found = surrogate_study(blocks, settings, progress=partial(self._tick, "surrogates"))
+        if not self._settings.order_sweep:
+            return found
         orders = order_study(blocks).rename({"effective_rank": "order_effective_rank", "alpha": "order_alpha"})
         return found.merge(orders, combine_attrs="override")
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 from jaxdyn.errors import InputError
 from jaxdyn.jacobians.request import Operator
 from jaxdyn.nulls.n5_initial import FEWEST
+from jaxdyn.surrogates.sites import SITES
 from jaxdyn.topology.settings import NULLS
 
 PAGE = "docs/study.md"
@@ -34,7 +35,9 @@ class StudySettings:
     weight_draws : of N4.
     init_seeds : of N5, 5 or more.
     interventions : "every" surrogate at every site with the sweep of eigenvalue orders, or "claim", what the claim
-        about the Schur intervention needs.
+        about the Schur intervention needs, whatever `sites` says.
+    sites : in which layers the surrogates stand, as in `surrogates.sites`: "all", "early", "late", "each".
+    order_sweep : whether "every" goes through the orders of the eigenvalues too.
     displacements : of the functional test, a sample and block.
     topology_nulls, topology_draws, refits : of the coupling; see `TopologySettings`.
     max_tokens : tokens kept of each text; None keeps all.
@@ -49,6 +52,8 @@ class StudySettings:
     weight_draws: int = 5
     init_seeds: int = FEWEST
     interventions: Interventions = "every"
+    sites: tuple[str, ...] = ("all", "early", "late")
+    order_sweep: bool = True
     displacements: int = 2
     topology_nulls: tuple[str, ...] = NULLS
     topology_draws: int = 199
@@ -63,10 +68,14 @@ class StudySettings:
             ("stages", STAGES),
             ("rungs", RUNGS),
             ("operators", ("in-context", "isolated", "ov")),
+            ("sites", SITES),
         ):
             if unknown := [one for one in getattr(self, name) if one not in allowed]:
                 msg = f"{name}: got {unknown[0]!r}; allowed {', '.join(allowed)}"
                 raise InputError(msg, page=PAGE)
+        if "all" not in self.sites:
+            msg = f'sites: got {", ".join(self.sites) or "none"}; allowed "all" and any others, the claim is about all'
+            raise InputError(msg, page=PAGE)
         if self.operator not in self.operators:
             msg = f"operator: got {self.operator!r}; allowed one of operators, {', '.join(self.operators)}"
             raise InputError(msg, page=PAGE)

@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import ortho_group
 
 from jaxdyn import nulls
-from jaxdyn.nulls.named import PRODUCT, SINGLE, every_product, every_single
+from jaxdyn.nulls.named import EVERY, EVERY_SINGLE, PRODUCT, every_measure, every_product
 from jaxdyn.report.measures_table import measures_chart
 from jaxdyn.study.measures import OF_LAW, measures_ladder
 from jaxdyn.study.settings import StudySettings
@@ -31,14 +31,16 @@ def found():
 
 def test_all_measures_at_once_are_those_one_by_one():
     blocks = jnp.asarray(blocks_of_n1(1))
-    for names, every in ((SINGLE, every_single(blocks)), (tuple(PRODUCT), every_product(blocks))):
+    for names, every in ((EVERY, every_measure(blocks)), (tuple(PRODUCT), every_product(blocks))):
         assert every.shape == (len(names), LAYERS, SAMPLES)
         for name, values in zip(names, every, strict=True):
             np.testing.assert_allclose(values, nulls.measured(blocks, name), rtol=1e-8, atol=1e-12, err_msg=name)
 
 
 def test_what_is_made_of_n1_has_no_excess_over_it_and_a_planted_symmetry_has(found):
-    at = found.sel(rung="N1", measure=[name for name in SINGLE if name != "antisymmetric_share"]).isel(layer=[0, 2])
+    at = found.sel(rung="N1", measure=[name for name in EVERY_SINGLE if name != "antisymmetric_share"]).isel(
+        layer=[0, 2]
+    )
     error = (at["excess_high"] - at["excess_low"]) / (2 * 2.4)  # t of about 7 degrees of freedom
     assert float(np.abs(at["excess"] / error).mean()) < 1.2
     assert float(np.mean(np.abs(at["excess"]) > 3 * error)) < 0.05
@@ -51,8 +53,8 @@ def test_what_is_made_of_n1_has_no_excess_over_it_and_a_planted_symmetry_has(fou
 
 def test_a_rung_is_silent_where_it_says_nothing(found):
     assert found["rung"].values.tolist() == ["N0", "N1", "N2", "N3"]
-    assert found["measure"].values.tolist() == [*SINGLE, *PRODUCT]
-    assert (found["state"].sel(rung="N2", measure=list(SINGLE)) == "").all()
+    assert found["measure"].values.tolist() == list(EVERY)
+    assert (found["state"].sel(rung="N2", measure=list(EVERY_SINGLE)) == "").all()
     rest = [name for name in found["measure"].values if name not in OF_LAW]
     assert (found["state"].sel(rung="N3", measure=rest) == "").all()
     assert (found["state"].sel(rung="N3", measure=list(OF_LAW)) != "").all()
