@@ -181,6 +181,12 @@ def survival(run: str) -> str:
     return table(head, rows)
 
 
+def ladder(run: str) -> str:
+    """Every measure beside every rung, of one study."""
+    head, *rows = [tuple(row) for row in data(run)["measures"]]
+    return table(head, rows)
+
+
 def training(run: str) -> str:
     """The claims over training: number and excess, means over the runs, and the verdicts of the runs."""
     read = data(run)["steps"]

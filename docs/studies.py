@@ -1,6 +1,6 @@
 """Make the figures and numbers of the page on the study: `python -m docs.studies` from the root of the repository.
 
-Two studies and one trajectory in docs/runs/ (kept, so that the next call draws only). It must hold a model folder
+Four studies and one trajectory in docs/runs/ (kept, so that the next call draws only). It must hold a model folder
 `stories260k`, the texts `tinystories_1000.json` and `wikitext_1000.json`, and three training runs `s0`, `s1`, `s2` of
 the embedded model's recipe (jaxdyn/embedded/README.md) with seeds 0, 1 and 2, or links to them.
 """
@@ -16,6 +16,7 @@ import xarray as xr
 
 from jaxdyn.cli_study import as_dicts
 from jaxdyn.report import figures
+from jaxdyn.report.measures_table import measures_chart
 from jaxdyn.report.study import charts_of, open_study, survival_chart
 
 from .gallery import DATA, FIGURES, RUNS, write
@@ -24,12 +25,15 @@ TEXTS = "--texts tinystories_1000.json --max-tokens 64 --corpus wikitext_1000.js
 COMMANDS = {
     "study-stories260k": f"jaxdyn study stories260k {TEXTS} --samples 64 --out stories260k-study",
     "study-untrained": f"jaxdyn study stories260k {TEXTS} --samples 64 --untrained 100 --out stories260k-untrained",
+    "study-embedded": f"jaxdyn study {TEXTS} --samples 32 --out embedded-study",
+    "study-embedded-untrained": f"jaxdyn study {TEXTS} --samples 32 --untrained 100 --out embedded-untrained",
     "trajectory": "jaxdyn trajectory s0 s1 s2 --texts tinystories_1000.json --samples 16 --max-tokens 96 --out traj",
 }
 """What is run, in docs/runs/; the last word is the folder."""
 
 SHOWN = {
     "study-stories260k": ("specification", "study_profiles"),
+    "study-embedded": ("specification", "study_profiles"),
     "trajectory": ("trajectory", "trajectory_excess"),
 }
 """Figures of the page, by run."""
@@ -65,7 +69,8 @@ def numbers(stages: dict[str, xr.Dataset]) -> dict[str, Any]:
     """Return what the page quotes: the claims and what survives, or the claims at every checkpoint."""
     if "claims" in stages:
         survives = [list(row) for row in survival_chart(stages["conventions"]).table]
-        return {"claims": as_dicts(stages["claims"]), "survival": survives}
+        measures = [list(row) for row in measures_chart(stages["measures"], "").table]
+        return {"claims": as_dicts(stages["claims"]), "survival": survives, "measures": measures}
     found = stages["trajectory"]
     mean = found[["number", "excess", "loss"]].mean("run")
     rows = []

@@ -28,6 +28,7 @@ from jaxdyn.store import StoreError, describe, open_for_resume
 from jaxdyn.store.dataset import read_dataset, write_dataset
 from jaxdyn.surrogates import SurrogateSettings, order_study, surrogate_study
 from jaxdyn.topology import TopologySettings, topology
+from jaxdyn.topology.run import LAYERS
 
 from .conventions import AXES, OWN, Convention, every_convention
 from .ladder import beside, measure, primary_ladder
@@ -91,7 +92,7 @@ def study(
         )
         raise InputError(msg, page=PAGE)
     fixed, about = _fixed(model, every, settings), _about(model, every, settings)
-    work = _Work(model, every, settings, progress)
+    work = _Work(model, every, settings, progress, folder)
     wanted = (*settings.stages, CLAIMS)
     found = {}
     _refuse_other(folder, wanted, fixed, resume=resume)
@@ -102,6 +103,7 @@ def study(
             computed = work.run(stage)
             computed = computed.assign_attrs(about | computed.attrs)
             write_dataset(path, stage, computed, fixed | {"stage": stage}, provenance=told)
+            shutil.rmtree(folder / LAYERS, ignore_errors=True)  # kept while the topology was at work
         found[stage] = read_dataset(path, stage)
     told = provenance.provenance(**(origin or {}))
     last = judged(found).assign_attrs(about)
@@ -142,8 +144,11 @@ def judged(stages: dict[str, xr.Dataset]) -> xr.Dataset:
 class _Work:
     """What the stages share: the Jacobians of each operator, made when first needed, one operator held at a time."""
 
-    def __init__(self, model: Model, texts: dict[str, list[str]], settings: StudySettings, tick: Tick) -> None:
+    def __init__(
+        self, model: Model, texts: dict[str, list[str]], settings: StudySettings, tick: Tick, folder: Path
+    ) -> None:
         self._model, self._texts, self._settings, self._tick = model, texts, settings, tick
+        self._folder = folder
         self._captured: dict[str, Activations] = {}
         self._held: tuple[tuple[str, str], Array] | None = None
 
@@ -251,7 +256,8 @@ class _Work:
             max_tokens=self._settings.max_tokens,
             seed=self._settings.seed,
         )
-        return topology(self._model, self._texts[OWN], settings, progress=self._tick)
+        texts, keep = self._texts[OWN], self._folder / LAYERS
+        return topology(self._model, texts, settings, keep=keep, progress=self._tick)
 
 
 def _fixed(model: Model, texts: dict[str, list[str]], settings: StudySettings) -> dict[str, Any]:

@@ -6,8 +6,10 @@ their sum is kept, so that no (samples, D, D) array exists beyond one batch.
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +22,17 @@ from jaxdyn import provenance
 from jaxdyn.activations import Activations, capture
 from jaxdyn.errors import InputError
 from jaxdyn.jacobians import check_layer, jacobian
-from jaxdyn.models import decoder
 from jaxdyn.models.model import Model
 from jaxdyn.store import StoreError
 from jaxdyn.store.dataset import read_dataset, write_dataset
 
 from .dataset import join_layers
+from .kept import kept_layer
 from .layer import layer_topology
 from .settings import PAGE, TopologySettings
+from .weights import weight_norms
 
-STORE, GROUP = "topology.zarr", "topology"
-READERS = (("attention", ("q", "k", "v")), ("mlp", ("gate", "up")))
-WRITERS = (("attention", "o"), ("mlp", "down"))
-NORMS = ("attention_norm", "mlp_norm", "attention_post_norm", "mlp_post_norm")
+STORE, GROUP, LAYERS = "topology.zarr", "topology", "topology.layers"
 
 ENERGY = {"long_name": "norm(mean A)^2 / mean norm(A)^2, A = J - I; biased upwards by 1/N", "units": "1"}
 
@@ -48,6 +48,7 @@ def topology(
     initial: Sequence[Model] = (),
     both_halves: bool = False,
     out: str | Path | None = None,
+    keep: str | Path | None = None,
     origin: Mapping[str, str] | None = None,
     progress: Progress = lambda stage, done, total: None,
 ) -> xr.Dataset:
@@ -63,6 +64,8 @@ def topology(
     initial : the same architecture at random initialisations, for the null `initial`: 5 or more.
     both_halves : take the Jacobians of the graph's own half too, for `coupling_same_half`; doubles their cost.
     out : folder, for `topology.zarr` in it; see `write_topology`.
+    keep : folder where each layer stays once it is done; a killed run that is repeated goes on after them. Default with
+        `out`: `out/topology.layers`, removed when all is written.
     origin : kept with the store's provenance: `command`.
     progress : called with (stage, done, total); a stage is one layer's Jacobians or one of its nulls.
 
@@ -73,7 +76,8 @@ def topology(
     Raises
     ------
     InputError : fewer than two articles, layers the model lacks, what `capture` and `layer_topology` refuse.
-    StoreError : something is in the way in `out`; found before anything is computed.
+    StoreError : something is in the way in `out`, or layers of another run in `keep`; found before anything is
+        computed.
 
     Notes
     -----
@@ -87,8 +91,10 @@ def topology(
     labels, half = split(len(texts), articles)
     first, second = (run_half(model, texts, labels, half == side, settings) for side in (0, 1))
     random = [(one, *(run_half(one, texts, labels, half == side, settings) for side in (0, 1))) for one in initial]
-    made = []
-    for layer in layers:
+    held = _held(out, keep)
+    fixed = _fixed(model, texts, labels, settings, initial, both_halves=both_halves)
+
+    def one_layer(layer: int) -> xr.Dataset:
         J, energy = mean_jacobian(model, second, layer, settings, progress)
         own = mean_jacobian(model, first, layer, settings, progress, "own half")[0] if both_halves else None
         drawn = [
@@ -96,17 +102,26 @@ def topology(
             for number, (one, a, b) in enumerate(random)
         ]
 
-        def told(stage: str, done: int, total: int, layer: int = layer) -> None:
+        def told(stage: str, done: int, total: int) -> None:
             progress(f"layer {layer}: {stage}", done, total)
 
         found = layer_topology(
             first.states(layer), J, settings, articles=first.articles, initial=drawn, same_half=own, progress=told,
             covariates=weight_norms(model, layer) | {"massive": first.massive(layer).astype(float)},
         )  # fmt: skip
-        made.append(found.assign(surviving_energy=((), energy, ENERGY)))
+        return found.assign(surviving_energy=((), energy, ENERGY))
+
+    made = [
+        one_layer(layer)
+        if held is None
+        else kept_layer(held, layer, fixed | {"layer": layer}, partial(one_layer, layer))
+        for layer in layers
+    ]
     joined = join_layers(made, layers).assign_attrs(_about(model, texts, labels, settings, first, second, len(random)))
     if out is not None:
         write_topology(joined, out, origin=origin)
+        if keep is None:
+            shutil.rmtree(Path(out) / LAYERS)
     return joined
 
 
@@ -221,30 +236,39 @@ def mean_jacobian(
     return mean, kept * count / squares if squares else float("nan")
 
 
-def weight_norms(model: Model, layer: int) -> dict[str, np.ndarray]:
-    """Norms of the weights at each coordinate, (D,): what reads it, what writes it, what the norms multiply it by."""
-    weights = decoder.layer_weights(model.params, check_layer(layer, model.architecture))
-    named = {f"{part}/{name}": np.asarray(weights[part][name], np.float64) for part, names in READERS for name in names
-             if name in weights[part]}  # fmt: skip
-    found = {
-        "read_weight_norm": np.sqrt(sum(np.square(one).sum(axis=0) for one in named.values())),
-        "write_weight_norm": np.sqrt(
-            sum(np.square(np.asarray(weights[part][name], np.float64)).sum(axis=1) for part, name in WRITERS)
-        ),
-    }
-    offset = model.architecture.norm_offset
-    for name in NORMS:
-        if name in weights:
-            found[f"{name}_weight"] = np.abs(offset + np.asarray(weights[name]["scale"], np.float64))
-    return found
-
-
 def _layers(model: Model, settings: TopologySettings) -> tuple[int, ...]:
     every = settings.layers or tuple(range(model.architecture.layers))
     if settings.k >= model.architecture.width:
         msg = f"k: got {settings.k}; allowed 1 to {model.architecture.width - 1}, the number of other coordinates"
         raise InputError(msg, page=PAGE)
     return tuple(sorted({check_layer(layer, model.architecture) for layer in every}))
+
+
+def _held(out: str | Path | None, keep: str | Path | None) -> Path | None:
+    """Where finished layers stay until all are."""
+    return Path(keep) if keep is not None else Path(out) / LAYERS if out is not None else None
+
+
+def _fixed(model, texts, labels, settings, initial, *, both_halves) -> dict[str, Any]:
+    """What must be equal for a layer that is there to be taken."""
+    return {
+        "settings": json.loads(_settings(settings)),
+        "model": model.weights_hash,
+        "texts": _hash(texts),
+        "articles": np.asarray(labels).tolist(),
+        "initial": [one.weights_hash for one in initial],
+        "both_halves": both_halves,
+        **provenance.bits(),
+    }
+
+
+def _hash(texts: Sequence[str]) -> str:
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()
+
+
+def _settings(settings: TopologySettings) -> str:
+    told = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(settings).items()}
+    return json.dumps(told, sort_keys=True)
 
 
 def _refuse_existing(path: Path) -> None:
@@ -254,11 +278,10 @@ def _refuse_existing(path: Path) -> None:
 
 def _about(model, texts, labels, settings, first, second, initial) -> dict[str, str | int]:
     """Attributes: what was measured on what."""
-    told = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(settings).items()}
     return {
         "model": model.source,
         "model_hash": model.weights_hash,
-        "texts_hash": hashlib.sha256("\0".join(texts).encode()).hexdigest(),
+        "texts_hash": _hash(texts),
         "operator": settings.operator,
         "part": settings.part,
         "derivative": "exact",
@@ -272,5 +295,5 @@ def _about(model, texts, labels, settings, first, second, initial) -> dict[str, 
         "articles_jacobian": len(np.unique(labels[labels % 2 == 1])),
         "initial_seeds": initial,
         "seed": settings.seed,
-        "settings": json.dumps(told, sort_keys=True),
+        "settings": _settings(settings),
     }

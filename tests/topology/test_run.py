@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 
@@ -13,7 +14,8 @@ import jaxdyn
 from jaxdyn.models.parameters import initialise
 from jaxdyn.store import StoreError
 from jaxdyn.topology import TopologySettings, correlation, moments, topology
-from jaxdyn.topology.run import read_topology, run_half, split, weight_norms
+from jaxdyn.topology.run import read_topology, run_half, split
+from jaxdyn.topology.weights import weight_norms
 from tests.models.tiny import tiny_llama
 from tests.words import TEXTS, WordTokenizer
 
@@ -68,6 +70,29 @@ def test_random_models_fill_the_last_null_and_the_bits_repeat(model, found):
     again = topology(model, TEXTS, LIGHT, both_halves=True)
     np.testing.assert_array_equal(again["coupling_draws"], ds["coupling_draws"])
     np.testing.assert_array_equal(again["coupling"], ds["coupling"])
+
+
+def test_a_run_that_was_killed_goes_on_after_its_last_layer(model, found, tmp_path):
+    def dies(stage, done, total):
+        if stage.startswith("layer 2"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        topology(model, TEXTS, LIGHT, both_halves=True, out=tmp_path, progress=dies)
+    kept = tmp_path / "topology.layers"
+    assert sorted(one.name for one in kept.iterdir()) == ["0.zarr", "1.zarr"]
+    with pytest.raises(StoreError, match="seed"):
+        topology(model, TEXTS, dataclasses.replace(LIGHT, seed=5), both_halves=True, out=tmp_path)
+    shutil.rmtree(kept / "1.zarr")
+    said = []
+    again = topology(model, TEXTS, LIGHT, both_halves=True, out=tmp_path, progress=lambda stage, *_: said.append(stage))
+    assert {stage.split(":")[0] for stage in said} == {"layer 1", "layer 2"}
+    whole = found[1].sel(topology_null=["rotated", "shuffled"])
+    np.testing.assert_array_equal(
+        again["coupling_draws"].sel(topology_null=["rotated", "shuffled"]), whole["coupling_draws"]
+    )
+    np.testing.assert_array_equal(read_topology(tmp_path)["gains"], found[1]["gains"])
+    assert not kept.exists()
 
 
 def test_the_store_holds_it_and_is_not_overwritten(model, found):
