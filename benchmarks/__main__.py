@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 NAMES = ("jacobian", "memory", "loading", "kernels", "analyze", "topology", "sweep")
-LONG = ("pod", "growth")
+LONG = ("study", "pod", "growth")
 """Run when named only: they take a quarter of an hour each."""
 MODEL = Path(__file__).resolve().parents[2] / "shared" / "models" / "stories260k"
 

@@ -183,7 +183,7 @@ def survival(run: str) -> str:
 
 def ladder(run: str) -> str:
     """Every measure beside every rung, of one study."""
-    head, *rows = [tuple(row) for row in data(run)["measures"]]
+    head, *rows = [tuple(cell.replace("|", BAR) for cell in row) for row in data(run)["measures"]]
     return table(head, rows)
 
 
@@ -247,6 +247,7 @@ MAKERS = {
     "command": command,
     "explained": explained,
     "gallery": gallery,
+    "ladder": ladder,
     "ginibre": ginibre,
     "measures": measures,
     "product": product,

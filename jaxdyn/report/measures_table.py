@@ -5,6 +5,7 @@ import xarray as xr
 
 from . import captions
 from .chart import Chart
+from .profiles import TITLES
 
 MINUS = "\N{MINUS SIGN}"
 
@@ -19,8 +20,7 @@ def measures_chart(found: xr.Dataset, data: str) -> Chart:
         ends = f"{_short(values[0])} \N{HORIZONTAL ELLIPSIS} {_short(values[-1])}" if len(values) else ""
         trend = f"{float(at['trend']):+.2f}, {float(at['trend_p']):.2g}".replace("-", MINUS)
         cells = [_cell(at.sel(rung=rung)) for rung in rungs]
-        title = str(name).replace("_", " ")
-        rows.append((title, ends, *cells, trend if np.isfinite(at["trend"]) else ""))
+        rows.append((_title(str(name)), ends, *cells, trend if np.isfinite(at["trend"]) else ""))
     share = f"{100 * float(found.attrs['tolerance']):.0f} %"
     caption = captions.join(
         data,
@@ -36,8 +36,24 @@ def measures_chart(found: xr.Dataset, data: str) -> Chart:
     )
 
 
+OWN_TITLES = {
+    "henrici": "Henrici departure",
+    "eigenvector_condition_q90": "eigenvalue condition, 90 % quantile",
+    "eigenvector_condition_max": "eigenvalue condition, largest",
+    "roy_vetterli_rank": "rank of Roy and Vetterli",
+    "cross_layer_overlap": "overlap with the layer before",
+}
+
+
+def _title(name: str) -> str:
+    known = TITLES | OWN_TITLES
+    if name.startswith("product_"):
+        return f"product: {_title(name.removeprefix('product_'))}"
+    return known.get(name, name.replace("_", " "))
+
+
 def _cell(at: xr.Dataset) -> str:
-    state, excess = at["state"].values.astype(str), at["excess"].values
+    state, excess = np.array([str(one) for one in at["state"].values]), at["excess"].values
     said = (state != "") & np.isfinite(excess)
     if not said.any():
         return ""
