@@ -84,9 +84,13 @@ def wide() -> dict[str, Any]:
         operators=("in-context",), max_tokens=TOKENS,
     )  # fmt: skip
     begun: dict[str, float] = {}
+
+    def tick(stage: str, done: int, total: int) -> None:
+        begun.setdefault(stage, time.perf_counter())
+
     with tempfile.TemporaryDirectory() as out:
         start = time.perf_counter()
-        study(model, texts, settings, out=out, progress=lambda stage, *_: begun.setdefault(stage, time.perf_counter()))
+        study(model, texts, settings, out=out, progress=tick)
         end = time.perf_counter()
     ends = [*list(begun.values())[1:], end]
     begins = [start, *list(begun.values())[1:]]
