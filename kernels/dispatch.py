@@ -136,7 +136,7 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
             module=".schur.pallas_tpu",
             platforms=("tpu",),
             method="Hessenberg QR with many bulges in a wavefront, in one Pallas kernel",
-            elsewhere="the kernel is for a TPU, and interpreted elsewhere; implementation='wavefront' is the same in XLA",
+            elsewhere="the kernel is for a TPU, interpreted elsewhere; implementation='wavefront' is the same in XLA",
             when=When(("tpu",), below=257, types=("float32",)),
         ),
         Implementation(
@@ -145,7 +145,7 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
             platforms=PLATFORMS,
             method="Hessenberg QR with many bulges in a wavefront, batch in step",
             elsewhere="",
-            when=When(("cuda", "rocm", "tpu"), below=512, types=("float32", "float64")),
+            when=When(("cuda", "rocm", "tpu"), least=32, below=512, types=("float32", "float64")),
         ),
         Implementation(
             name="xla",

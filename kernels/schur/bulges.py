@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
@@ -139,7 +140,7 @@ def iterate(
 
     def unfinished(carry):
         _, blocks, _, count = carry
-        return (jnp.max(blocks.active) > 0) & (count.rounds < ROUNDS + at.n // 4)
+        return (count.rounds < 0) | ((jnp.max(blocks.active) > 0) & (count.rounds < ROUNDS + at.n // 4))
 
     def one_round(carry):
         state, blocks, age, count = carry
@@ -154,11 +155,10 @@ def iterate(
         same = (after.first == blocks.first) & (after.last == blocks.last) & (after.active > 0)
         return state, after, jnp.where(same, age + 1, 0), Count(count.rounds + 1, steps, inner)
 
-    state, blocks = deflate(state)
-    count = Count(jnp.int32(0), jnp.int32(0), jnp.int32(0))
-    state, blocks, _, count = lax.while_loop(
-        unfinished, one_round, (state, blocks, jnp.zeros_like(blocks.first), count)
-    )
+    # The first turn of the loop does nothing but look for blocks: a second copy of that is dear to compile.
+    count = Count(jnp.int32(-1), jnp.int32(0), jnp.int32(0))
+    blocks = _no_blocks(store.read(state)[0], at)
+    state, blocks, _, count = lax.while_loop(unfinished, one_round, (state, blocks, blocks.active, count))
     return state, jnp.max(blocks.active, axis=2, keepdims=True), count
 
 
@@ -191,6 +191,12 @@ def _deflated(H: Float[Array, "B R N"], at: Grid, eps: float) -> tuple[Float[Arr
     return H, Blocks(first, last, _flag((last - first >= 2) & (at.j < at.n)))
 
 
+def _no_blocks(H: Float[Array, "B R N"], at: Grid) -> Blocks:
+    """Every position finished."""
+    place = jnp.broadcast_to(at.j, (H.shape[0], 1, H.shape[2]))
+    return Blocks(place, place, jnp.zeros_like(place))
+
+
 def _window_shifts(
     H: Float[Array, "B R N"], store: Store, at: Grid, blocks: Blocks, total: Int[Array, ""]
 ) -> tuple[Shifts, Int[Array, ""]]:
@@ -206,7 +212,7 @@ def _window_shifts(
 
     def unfinished(carry):
         _, inner, sweeps, _ = carry
-        return (jnp.max(inner.active) > 0) & (sweeps < 4 * width)
+        return (sweeps < 0) | ((jnp.max(inner.active) > 0) & (sweeps < 2 * width))
 
     def sweep(carry):
         state, inner, sweeps, total = carry
@@ -215,8 +221,8 @@ def _window_shifts(
         state, inner = deflate(state)
         return state, inner, sweeps + 1, total
 
-    state, inner = deflate(store.write(jnp.where((at.i >= begin) & (at.i <= blocks.last), H, 0), None))
-    state, _, _, total = lax.while_loop(unfinished, sweep, (state, inner, jnp.int32(0), total))
+    state = store.write(jnp.where((at.i >= begin) & (at.i <= blocks.last), H, 0), None)
+    state, _, _, total = lax.while_loop(unfinished, sweep, (state, _no_blocks(H, at), jnp.int32(-1), total))
     W, _ = store.read(state)
     # A row that is the second or first of a 2 x 2 block has the block's pair, any other its eigenvalue and, where the
     # row before stands alone too, that one's.
@@ -294,7 +300,7 @@ def _chain(
             # The last reflector of a bulge is of the last two rows of its block.
             return state, _flag((at.right(on, 1) > 0) & (at.j > first) & (at.j < last))
 
-        state, on = lax.fori_loop(0, 3, step, (state, on))
+        state, on = lax.fori_loop(np.int32(0), np.int32(3), step, (state, on))
         return state, on, jnp.where(turn + 1 >= pairs, 0, turn + 1), slot + 1, total + 3
 
     zero = jnp.zeros_like(first)

@@ -94,6 +94,7 @@ def _kernel(n: int, count: int, *references: Any):
     left, copy = references[2 * count :]
     for source, target in zip(given, found, strict=True):
         target[...] = source[...]
-    at = grid(found[0].shape, n, pltpu.roll)
+    # A shift of 32 bits, with x64 on too.
+    at = grid(found[0].shape, n, lambda x, by, axis: pltpu.roll(x, jnp.int32(by), axis))
     _, active, _ = iterate((), _Memory(*found), _Memory(copy), at, found[0].dtype)
     left[...] = jnp.broadcast_to(active, left.shape)

@@ -53,7 +53,9 @@ def _flat(A: Float[Array, "B n n"], vectors: bool, iteration: Iteration):
     if n == 0 or batch == 0:
         return A, A if vectors else A[:, :0], jnp.zeros(batch, bool)
     H, Q = hessenberg(A, vectors=vectors)
-    H, turned, done = iteration(H, Q if vectors else None)
+    turned, done = None, jnp.ones(batch, bool)
+    if n > 2:
+        H, turned, done = iteration(H, Q if vectors else None)
     T, Q = standardize(jnp.triu(H, -1), Q if turned is None else turned)
     if vectors:
         good = (schur_residual(A, Q, T) <= ACCEPTED) & (orthogonality(Q) <= 4 * ACCEPTED)

@@ -17,6 +17,8 @@ import pytest
 
 OPERATIONS = (
     "schur",
+    "schur-pallas",
+    "schur-wavefront",
     "schur-divide",
     "reorder",
     "eig",
@@ -32,6 +34,8 @@ CASES = [
     *(("v5e:2x2", name, 256, 8) for name in OPERATIONS),
     *(("v5p:2x2x1", name, 64, 8) for name in ("schur", "eig", "refine-pairs")),
     ("v5p:2x2x1", "schur-divide", 256, 8),
+    ("v5p:2x2x1", "schur-pallas", 64, 8),
+    ("v5p:2x2x1", "schur-pallas", 256, 8),
     *(
         ("v5e:2x2", name, 4096, 0)
         for name in ("hessenberg", "schur", "schur-divide", "eigvals", "refine", "refine-pairs")
@@ -63,3 +67,5 @@ def test_compiles(topology, name, n, batch):
     assert not found["float64"]
     assert not found["callback"]
     assert not found["collective"]
+    # XLA has kernels of its own, in products and factorisations.
+    assert ("schur_wavefront" in found["kernels"]) == (name == "schur-pallas")

@@ -20,6 +20,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 OPERATIONS = {
     "schur": lambda A: jk.schur(A, implementation="xla"),
+    "schur-pallas": lambda A: jk.schur(A, implementation="pallas"),
+    "schur-wavefront": lambda A: jk.schur(A, implementation="wavefront"),
     "schur-divide": lambda A: jk.schur(A, implementation="divide"),
     "eig": lambda A: jk.eig(A, left=True, implementation="xla"),
     "eigvals": lambda A: jk.eigvals(A, implementation="xla"),
@@ -48,6 +50,8 @@ def compiled(topology: str, name: str, n: int, batch: int) -> dict[str, object]:
         "temporaries": memory.temp_size_in_bytes,
         "float64": "f64[" in text,
         "callback": "callback" in text,
+        "kernels": text.count("tpu_custom_call"),
+        "estimate": (program.cost_analysis() or {}).get("optimal_seconds"),
         "collective": any(word in text for word in ("all-reduce", "all-gather", "collective-permute")),
     }
 
