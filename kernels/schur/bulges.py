@@ -18,7 +18,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
@@ -292,15 +291,15 @@ def _chain(
         start = _flag((at.j == first) & (active > 0) & (slot < launches))
         x = _first_column(store.read(state)[0], at, Shifts(*(at.take(v, last - 2 * turn) for v in upright)))
 
-        def step(k, inner):
-            state, on = inner
-            starting = jnp.where(k == 0, start, 0)
+        def step(_, inner):
+            state, on, starting = inner
             on = jnp.maximum(on, starting)
             state = store.write(*_step(*store.read(state), at, on, starting, x, last))
             # The last reflector of a bulge is of the last two rows of its block.
-            return state, _flag((at.right(on, 1) > 0) & (at.j > first) & (at.j < last))
+            on = _flag((at.right(on, 1) > 0) & (at.j > first) & (at.j < last))
+            return state, on, jnp.zeros_like(starting)
 
-        state, on = lax.fori_loop(np.int32(0), np.int32(3), step, (state, on))
+        state, on, _ = lax.fori_loop(0, 3, step, (state, on, start))
         return state, on, jnp.where(turn + 1 >= pairs, 0, turn + 1), slot + 1, total + 3
 
     zero = jnp.zeros_like(first)

@@ -52,8 +52,8 @@ def _in_kernel(*given: Float[Array, "B n n"], interpret: bool):
     """H, Q where it is given, and what is left of each matrix, from the kernel."""
     batch, n, _ = given[0].shape
     rows, columns = -(-n // 8) * 8, -(-n // 128) * 128
-    group = min(batch, max(1, GROUP // (rows * columns)))
-    groups = -(-batch // group)
+    groups = -(-batch // max(1, GROUP // (rows * columns)))
+    group = -(-batch // groups)
     pad = ((0, groups * group - batch), (0, rows - n), (0, columns - n))
     whole = pl.BlockSpec((group, rows, columns), lambda g: (g, 0, 0))
     vector = pl.BlockSpec((group, 1, 128), lambda g: (g, 0, 0))

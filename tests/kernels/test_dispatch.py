@@ -29,7 +29,8 @@ def test_choice_by_platform():
         assert dispatch.choose("resolvent_norm", platform).name == "xla"
     with pytest.raises(
         ValueError,
-        match="implementation='cusolver' is unknown for 'schur': use one of 'lapack', 'divide', 'pallas', 'wavefront', 'xla', or None",
+        match="implementation='cusolver' is unknown for 'schur': use one of 'lapack', 'divide', 'pallas', 'wavefront', "
+        "'xla', or None",
     ):
         dispatch.choose("schur", "cuda", "cusolver")
 
@@ -78,8 +79,8 @@ def test_case_of_an_array():
         5, 6, left=True, traced=False, dtype="float64"
     )
     seen = []
-    jax.jit(lambda A: seen.append(dispatch.case_of(A)) or A)(jnp.ones((4, 4)))
-    assert seen == [dispatch.Case(4, 1, left=False, traced=True)]
+    jax.jit(lambda A: seen.append(dispatch.case_of(A)) or A)(jnp.ones((4, 4), jnp.complex64))
+    assert seen == [dispatch.Case(4, 1, left=False, traced=True, dtype="complex64")]
 
 
 def test_cusolver_is_called_on_the_device_and_has_no_left_vectors(monkeypatch):

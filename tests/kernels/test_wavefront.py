@@ -191,12 +191,12 @@ class TestProgram:
         ids=["schur", "without vectors", "eig", "vmap", "gradient"],
     )
     def test_one_kernel_on_a_tpu(self, function):
-        """Of the whole batch, also under vmap and where it is differentiated."""
+        """Of the whole batch, two groups of eight; also under vmap and where it is differentiated."""
         text = self.lowered(function, "tpu")
         assert text.count("@tpu_custom_call") == 1
         (line,) = (line for line in text.splitlines() if "@tpu_custom_call" in line)
         assert pallas_tpu.NAME in line
-        assert line.rstrip().endswith("tensor<15x1x128xi32>)")
+        assert line.rstrip().endswith("tensor<16x1x128xi32>)")
         assert "callback" not in text
 
     def test_an_order_that_needs_no_padding_nor_grouping(self):
