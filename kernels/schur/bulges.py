@@ -331,6 +331,7 @@ def _step(
     """Reflectors of rows k to k + 2 for every k that is `on`: they chase a bulge out of column k - 1, or start one."""
     bulge = (at.right(at.diagonal(H, below), 1) for below in (1, 2, 3))
     x, y, z = (jnp.where(starting > 0, new, old) for new, old in zip(first_column, bulge, strict=True))
+    # Squares that vanish leave tiny entries behind: without this one of them would turn rows of two blocks together.
     y, z = jnp.where(at.j + 1 <= last, y, 0), jnp.where(at.j + 2 <= last, z, 0)
     size = jnp.maximum(jnp.maximum(jnp.abs(x), jnp.abs(y)), jnp.abs(z))
     scale = jnp.where(size > 0, size, 1)

@@ -125,9 +125,9 @@ def test_the_smallest_order_with_a_bulge():
 
 @pytest.mark.parametrize("vectors", [True, False])
 def test_what_is_not_done_and_what_is_wrong_goes_to_the_robust_method_alone(monkeypatch, vectors):
-    """Unfinished, wrong, not a number, and a matrix that is a triangle already."""
+    """Said to be unfinished, wrong, not a number, and a matrix that is a triangle already; so is the first."""
     A = np.stack([matrix("ginibre", 9, np.float32, seed) for seed in range(4)])
-    A[3] = np.triu(A[3])
+    A[[0, 3]] = np.triu(A[[0, 3]])
 
     def iteration(H, Q):
         H = jnp.triu(H)  # no Schur form of the matrix, though done
