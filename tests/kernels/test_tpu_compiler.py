@@ -62,10 +62,13 @@ def test_compiles(topology, name, n, batch):
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
-    print(f"\n{topology} {name} {batch or 1} x {n}: {found['seconds']} s, {found['temporaries'] / 1e9:.3f} GB")
+    print(
+        f"\n{topology} {name} {batch or 1} x {n}: {found['seconds']} s, {found['temporaries'] / 1e9:.3f} GB, "
+        f"estimate {found['estimate']} s"
+    )
     assert found["temporaries"] < MOST
     assert not found["float64"]
     assert not found["callback"]
     assert not found["collective"]
-    # XLA has kernels of its own, in products and factorisations.
-    assert ("schur_wavefront" in found["kernels"]) == (name == "schur-pallas")
+    if name == "schur-pallas":
+        assert found["kernels"] == 1

@@ -34,7 +34,10 @@ OPERATIONS = {
 
 
 def compiled(topology: str, name: str, n: int, batch: int) -> dict[str, object]:
-    """Seconds to compile, bytes of temporaries, and whether the program holds what a TPU should not see."""
+    """Seconds to compile, bytes of temporaries, and whether the program holds what a TPU should not see.
+
+    The estimate is the compiler's, in seconds, with the body of each loop counted once.
+    """
     devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
     everywhere = NamedSharding(Mesh(np.array(devices[:1]), ("one",)), PartitionSpec())
     shape = (batch, n, n) if batch else (n, n)
