@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import jaxdyn_kernels as jk
 import numpy as np
 import scipy.linalg
-from jaxdyn_kernels.schur import xla
+from jaxdyn_kernels.schur import wavefront, xla
 
 from benchmarks.harness import Candidate, Row, Timings
 
@@ -30,6 +30,9 @@ def run(options: Any) -> Iterator[Row]:
         count = jax.jit(xla.depth)(A)
         note = f"{int(count.sweeps)} sweeps; {_flops(n, int(count.steps)):.2e} operations a matrix"
         yield Row("kernels", f"xla schur, steps: {batch} x {n}, float32", float(count.steps), "steps", note=note)
+        rounds, steps, inside = (int(x) for x in jax.jit(wavefront.depth)(A))
+        name = f"wavefront schur, steps: {batch} x {n}, float32"
+        yield Row("kernels", name, float(steps + inside), "steps", note=f"{rounds} rounds, {inside} steps on windows")
 
 
 def _against_scipy(A: np.ndarray, what: str, dtype: str, repeats: int) -> Iterator[Row]:

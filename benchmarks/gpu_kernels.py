@@ -24,8 +24,8 @@ from typing import Any
 import numpy as np
 
 CASES = ((1024, 64), (256, 128), (64, 256), (16, 512), (4, 1024), (1, 4096))
-METHODS = ("jnp", "divide", "xla", "torch", "cupy", "cusolver")
-ORDERS = {"xla": (0, 512), "divide": (65, 1 << 30)}
+METHODS = ("jnp", "divide", "wavefront", "xla", "torch", "cupy", "cusolver")
+ORDERS = {"xla": (0, 512), "wavefront": (32, 512), "divide": (65, 1 << 30)}
 """Orders that a method is measured at: shifted QR step by step takes minutes above, `divide` is `xla` below."""
 TYPES = ("float32", "float64")
 SECONDS = 570.0

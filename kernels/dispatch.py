@@ -41,6 +41,8 @@ class When:
     """Not where left vectors are asked for."""
     eager: bool = False
     """Not inside a trace, which might be differentiated."""
+    types: tuple[str, ...] | None = None
+    """Only these types of numbers."""
 
     def holds(self, platform: str, case: "Case | None") -> bool:
         """Whether it does for a case; one that is not known meets no condition."""
@@ -55,6 +57,7 @@ class When:
             and (self.batch is None or case.batch <= self.batch)
             and not (self.right_only and case.left)
             and not (self.eager and case.traced)
+            and (self.types is None or case.dtype in self.types)
         )
 
     def __str__(self) -> str:
@@ -64,6 +67,7 @@ class When:
             f"at most {self.batch} matrices" * (self.batch is not None),
             "right vectors only" * self.right_only,
             "outside jit" * self.eager,
+            " or ".join(self.types or ()),
         ]
         return ", ".join(word for word in words if word)
 
@@ -76,6 +80,7 @@ class Case:
     batch: int
     left: bool = False
     traced: bool = True
+    dtype: str = "float32"
 
 
 @dataclass(frozen=True)
@@ -125,6 +130,22 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
             method="spectral divide and conquer (matrix sign, randomised QR), small blocks by shifted QR",
             elsewhere="",
             when=When(("cuda", "rocm", "tpu"), least=512),
+        ),
+        Implementation(
+            name="pallas",
+            module=".schur.pallas_tpu",
+            platforms=("tpu",),
+            method="Hessenberg QR with many bulges in a wavefront, in one Pallas kernel",
+            elsewhere="the kernel is for a TPU, interpreted elsewhere; implementation='wavefront' is the same in XLA",
+            when=When(("tpu",), below=257, types=("float32",)),
+        ),
+        Implementation(
+            name="wavefront",
+            module=".schur.wavefront",
+            platforms=PLATFORMS,
+            method="Hessenberg QR with many bulges in a wavefront, batch in step",
+            elsewhere="",
+            when=When(("cuda", "rocm", "tpu"), least=32, below=512, types=("float32", "float64")),
         ),
         Implementation(
             name="xla",
@@ -241,7 +262,7 @@ def run(function: Callable[..., Any], A: Array | np.ndarray, chosen: Implementat
 
 def case_of(A: Array | np.ndarray, *, left: bool = False) -> Case:
     """Order and number of the matrices in an array, and whether it is one."""
-    return Case(A.shape[-1], math.prod(A.shape[:-2]), left=left, traced=not concrete(A))
+    return Case(A.shape[-1], math.prod(A.shape[:-2]), left=left, traced=not concrete(A), dtype=str(A.dtype))
 
 
 def concrete(*arrays: object) -> bool:

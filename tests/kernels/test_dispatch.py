@@ -11,7 +11,7 @@ from jaxdyn_kernels import dispatch
 
 
 def test_names_and_their_order():
-    assert jk.implementations("schur") == ("lapack", "divide", "xla")
+    assert jk.implementations("schur") == ("lapack", "divide", "pallas", "wavefront", "xla")
     assert jk.implementations("hessenberg") == ("lapack", "xla")
     assert jk.implementations("eig") == jk.implementations("eigvals") == ("cusolver", *jk.implementations("schur"))
     assert jk.implementations("resolvent_norm") == jk.implementations("refine") == ("xla",)
@@ -29,7 +29,8 @@ def test_choice_by_platform():
         assert dispatch.choose("resolvent_norm", platform).name == "xla"
     with pytest.raises(
         ValueError,
-        match="implementation='cusolver' is unknown for 'schur': use one of 'lapack', 'divide', 'xla', or None",
+        match="implementation='cusolver' is unknown for 'schur': use one of 'lapack', 'divide', 'pallas', 'wavefront', "
+        "'xla', or None",
     ):
         dispatch.choose("schur", "cuda", "cusolver")
 
@@ -39,26 +40,47 @@ def test_choice_by_platform():
     [
         ("cuda", 512, 1, True, True, "divide"),
         ("tpu", 4096, 4, False, False, "divide"),
-        ("cuda", 511, 64, False, False, "xla"),
+        ("cuda", 511, 64, False, False, "wavefront"),
         ("cuda", 256, 16, False, False, "cusolver"),
-        ("cuda", 256, 17, False, False, "xla"),
-        ("cuda", 256, 16, True, False, "xla"),
-        ("cuda", 256, 16, False, True, "xla"),
-        ("tpu", 256, 1, False, False, "xla"),
+        ("cuda", 256, 17, False, False, "wavefront"),
+        ("cuda", 256, 16, True, False, "wavefront"),
+        ("cuda", 256, 16, False, True, "wavefront"),
+        ("cuda", 31, 64, True, True, "xla"),
+        ("tpu", 256, 1, False, False, "pallas"),
+        ("tpu", 8, 1000, True, True, "pallas"),
+        ("tpu", 257, 1, False, False, "wavefront"),
         ("cpu", 4096, 1, False, False, "lapack"),
     ],
 )
 def test_choice_by_order_batch_and_what_is_asked_for(platform, n, batch, left, traced, name):
     case = dispatch.Case(n, batch, left, traced)
     assert dispatch.choose("eig", platform, case=case).name == name
-    assert dispatch.choose("schur", platform, case=case).name == ("xla" if name == "cusolver" else name)
+    assert dispatch.choose("schur", platform, case=case).name == ("wavefront" if name == "cusolver" else name)
+
+
+@pytest.mark.parametrize(
+    ("platform", "dtype", "name"),
+    [
+        ("tpu", "float32", "pallas"),
+        ("tpu", "float64", "wavefront"),
+        ("tpu", "complex64", "xla"),
+        ("cuda", "float64", "wavefront"),
+        ("cuda", "complex128", "xla"),
+    ],
+)
+def test_choice_by_the_type_of_the_numbers(platform, dtype, name):
+    case = dispatch.case_of(np.ones((3, 64, 64), dtype))
+    assert case.dtype == dtype
+    assert dispatch.choose("schur", platform, case=case).name == name
 
 
 def test_case_of_an_array():
-    assert dispatch.case_of(np.ones((2, 3, 5, 5)), left=True) == dispatch.Case(5, 6, left=True, traced=False)
+    assert dispatch.case_of(np.ones((2, 3, 5, 5)), left=True) == dispatch.Case(
+        5, 6, left=True, traced=False, dtype="float64"
+    )
     seen = []
-    jax.jit(lambda A: seen.append(dispatch.case_of(A)) or A)(jnp.ones((4, 4)))
-    assert seen == [dispatch.Case(4, 1, left=False, traced=True)]
+    jax.jit(lambda A: seen.append(dispatch.case_of(A)) or A)(jnp.ones((4, 4), jnp.complex64))
+    assert seen == [dispatch.Case(4, 1, left=False, traced=True, dtype="complex64")]
 
 
 def test_cusolver_is_called_on_the_device_and_has_no_left_vectors(monkeypatch):
@@ -138,8 +160,11 @@ def test_describe_covers_every_operation_and_platform(monkeypatch):
     assert tried == [
         ("cusolver", "n < 512, at most 16 matrices, right vectors only, outside jit"),
         ("divide", "n >= 512"),
+        ("wavefront", "n >= 32, n < 512, float32 or float64"),
         ("xla", ""),
     ]
+    tried = [(row.implementation, row.when) for row in rows if (row.operation, row.platform) == ("schur", "tpu")]
+    assert tried[1] == ("pallas", "n < 257, float32")
     assert by["schur", "cpu"].implementation == "lapack"
     assert "inside your own jit" in by["eig", "cpu"].note
     assert "3 BLAS threads (from the environment)" in by["eig", "cpu"].note

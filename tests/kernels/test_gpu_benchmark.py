@@ -44,6 +44,6 @@ def start(worker, command):
 
 def test_what_is_compared_exists():
     own = {"jnp", "torch", "cupy"}
-    assert set(gpu_kernels.METHODS) - own == set(jk.implementations("eig")) - {"lapack"}
+    assert set(gpu_kernels.METHODS) - own == set(jk.implementations("eig")) - {"lapack", "pallas"}  # a kernel for a TPU
     with pytest.raises(SystemExit):
         main(["--unknown"])

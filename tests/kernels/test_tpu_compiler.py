@@ -17,6 +17,8 @@ import pytest
 
 OPERATIONS = (
     "schur",
+    "schur-pallas",
+    "schur-wavefront",
     "schur-divide",
     "reorder",
     "eig",
@@ -32,6 +34,8 @@ CASES = [
     *(("v5e:2x2", name, 256, 8) for name in OPERATIONS),
     *(("v5p:2x2x1", name, 64, 8) for name in ("schur", "eig", "refine-pairs")),
     ("v5p:2x2x1", "schur-divide", 256, 8),
+    ("v5p:2x2x1", "schur-pallas", 64, 8),
+    ("v5p:2x2x1", "schur-pallas", 256, 8),
     *(
         ("v5e:2x2", name, 4096, 0)
         for name in ("hessenberg", "schur", "schur-divide", "eigvals", "refine", "refine-pairs")
@@ -58,8 +62,13 @@ def test_compiles(topology, name, n, batch):
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
-    print(f"\n{topology} {name} {batch or 1} x {n}: {found['seconds']} s, {found['temporaries'] / 1e9:.3f} GB")
+    print(
+        f"\n{topology} {name} {batch or 1} x {n}: {found['seconds']} s, {found['temporaries'] / 1e9:.3f} GB, "
+        f"estimate {found['estimate']} s"
+    )
     assert found["temporaries"] < MOST
     assert not found["float64"]
     assert not found["callback"]
     assert not found["collective"]
+    if name == "schur-pallas":
+        assert found["kernels"] == 1

@@ -20,6 +20,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 OPERATIONS = {
     "schur": lambda A: jk.schur(A, implementation="xla"),
+    "schur-pallas": lambda A: jk.schur(A, implementation="pallas"),
+    "schur-wavefront": lambda A: jk.schur(A, implementation="wavefront"),
     "schur-divide": lambda A: jk.schur(A, implementation="divide"),
     "eig": lambda A: jk.eig(A, left=True, implementation="xla"),
     "eigvals": lambda A: jk.eigvals(A, implementation="xla"),
@@ -32,7 +34,10 @@ OPERATIONS = {
 
 
 def compiled(topology: str, name: str, n: int, batch: int) -> dict[str, object]:
-    """Seconds to compile, bytes of temporaries, and whether the program holds what a TPU should not see."""
+    """Seconds to compile, bytes of temporaries, and whether the program holds what a TPU should not see.
+
+    The estimate is the compiler's, in seconds, with the body of each loop counted once.
+    """
     devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
     everywhere = NamedSharding(Mesh(np.array(devices[:1]), ("one",)), PartitionSpec())
     shape = (batch, n, n) if batch else (n, n)
@@ -48,6 +53,8 @@ def compiled(topology: str, name: str, n: int, batch: int) -> dict[str, object]:
         "temporaries": memory.temp_size_in_bytes,
         "float64": "f64[" in text,
         "callback": "callback" in text,
+        "kernels": text.count("tpu_custom_call"),
+        "estimate": (program.cost_analysis() or {}).get("optimal_seconds"),
         "collective": any(word in text for word in ("all-reduce", "all-gather", "collective-permute")),
     }
 

@@ -1,0 +1,209 @@
+"""Many bulges in a wavefront, in XLA and in a Pallas kernel: every defining equation, and what it says of its work.
+
+A program of these takes seconds to compile: one for each of CASES serves most tests, and the robust method in them,
+which none of the classes may need, is LAPACK's.
+"""
+
+import functools
+import types
+
+import jax
+import jax.numpy as jnp
+import jaxdyn_kernels as jk
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jaxdyn_kernels import Status
+from jaxdyn_kernels.schur import api, lapack, pallas_tpu, wavefront
+from jaxdyn_kernels.schur.standard import standardize
+
+from tests.assertions import assert_same_eigenvalues, assert_schur, lapack_eig
+from tests.matrices import CLASSES, SENSITIVE, matrix
+
+SIZE = 40
+"""Above twice the window, so that a round leaves a block behind; not a multiple of a tile."""
+
+NAMES = tuple(CLASSES)
+CASES = [("wavefront", np.float64), ("pallas", np.float32)]
+QUICKLY = {"xla_backend_optimization_level": 0}
+"""For programs that take longer to compile than to run."""
+
+QUICK = types.SimpleNamespace(schur=lapack.schur)
+
+
+@functools.cache
+def program(implementation):
+    """The Schur form of a batch as large as all classes and one more; the kernel takes it in groups of seven."""
+    return jax.jit(functools.partial(api.certified_schur, implementation=implementation))
+
+
+def decompose(implementation, A):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(wavefront, "xla", QUICK)
+        patch.setattr(pallas_tpu, "GROUP", 7 * 128 * SIZE)
+        return program(implementation)(A)
+
+
+@functools.cache
+def decomposed(implementation, dtype):
+    """All classes, and a matrix with a NaN last."""
+    A = np.stack([*(matrix(name, SIZE, dtype) for name in NAMES), np.full((SIZE, SIZE), 1, dtype)])
+    A[-1, 3, 5] = np.nan
+    return A, decompose(implementation, A)
+
+
+@pytest.mark.parametrize(("implementation", "dtype"), CASES)
+class TestClasses:
+    @pytest.mark.parametrize("name", NAMES)
+    def test_equations(self, implementation, dtype, name):
+        A, form = decomposed(implementation, dtype)
+        k = NAMES.index(name)
+        assert form.status[k] == Status.OK
+        assert form.implementation == implementation
+        assert_schur(A[k], form.T[k], form.Q[k])
+        assert form.residual[k] <= 2
+        assert form.orthogonality[k] <= 8
+
+    def test_no_class_needs_the_robust_method(self, implementation, dtype):
+        _, form = decomposed(implementation, dtype)
+        assert not np.any(form.robust)
+
+    @pytest.mark.parametrize("name", [name for name in NAMES if name not in SENSITIVE])
+    def test_eigenvalues_agree_with_lapack(self, implementation, dtype, name):
+        A, form = decomposed(implementation, dtype)
+        k = NAMES.index(name)
+        reference, _, _, condition = lapack_eig(A[k].astype(np.float64))
+        limit = np.minimum(condition, 1 / np.finfo(dtype).eps)
+        assert_same_eigenvalues(jk.eigenvalues_from_schur(form.T[k]), reference, A[k], limit)
+
+    def test_a_matrix_that_is_not_finite_fails_alone(self, implementation, dtype):
+        _, form = decomposed(implementation, dtype)
+        assert form.status.tolist() == [Status.OK] * len(NAMES) + [Status.NONFINITE_INPUT]
+        assert np.all(np.isnan(form.T[-1]))
+
+
+@settings(max_examples=4, deadline=None, derandomize=True)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    share=st.sampled_from([0.02, 0.1, 0.5]),
+    entries=st.sampled_from([(1.0,), (1.0, -1.0), (1.0, 2.0, 0.5, -1.0), (1.0, 1e-20, 1e10)]),
+)
+@pytest.mark.parametrize(("implementation", "dtype"), CASES)
+def test_any_structure(implementation, dtype, seed, share, entries):
+    """Sparse matrices of few values, a batch at once: ties, zeros, repeated eigenvalues, reducible ones."""
+    rng = np.random.default_rng(seed)
+    shape = (len(NAMES) + 1, SIZE, SIZE)
+    A = np.where(rng.random(shape) < share, rng.choice(entries, shape), 0).astype(dtype)
+    form = decompose(implementation, A)
+    assert np.all(form.status == Status.OK)
+    assert not np.any(form.robust)
+    for k in range(len(A)):
+        assert_schur(A[k], form.T[k], form.Q[k])
+
+
+@pytest.mark.parametrize("n", [0, 2])
+def test_orders_without_a_bulge(monkeypatch, n):
+    monkeypatch.setattr(wavefront, "xla", QUICK)
+    A = np.stack([matrix("ginibre", n, np.float32, seed) for seed in range(4)])
+    form = api.certified_schur(jnp.asarray(A), implementation="wavefront")
+    assert not np.any(form.robust)
+    for k in range(4):
+        assert_schur(A[k], form.T[k], form.Q[k])
+
+
+def test_the_smallest_order_with_a_bulge():
+    A = np.stack([matrix(name, 3, np.float32) for name in ("ginibre", "permutation", "companion")])
+    A[:, 2, 0] = 0  # Hessenberg
+    iterated = jax.jit(wavefront._iterated, compiler_options=QUICKLY)
+    H, Q, done = iterated(A, np.broadcast_to(np.eye(3, dtype=np.float32), A.shape))
+    T, Q = standardize(jnp.triu(H, -1), Q)
+    assert np.all(done)
+    for k in range(3):
+        assert_schur(A[k], T[k], Q[k])
+
+
+@pytest.mark.parametrize("vectors", [True, False])
+def test_what_is_not_done_and_what_is_wrong_goes_to_the_robust_method_alone(monkeypatch, vectors):
+    """Said to be unfinished, wrong, not a number, and a matrix that is a triangle already; so is the first."""
+    A = np.stack([matrix("ginibre", 9, np.float32, seed) for seed in range(4)])
+    A[[0, 3]] = np.triu(A[[0, 3]])
+
+    def iteration(H, Q):
+        H = jnp.triu(H)  # no Schur form of the matrix, though done
+        return H.at[2].set(jnp.nan), Q, jnp.asarray([False, True, True, True])
+
+    monkeypatch.setattr(wavefront, "_iterated", iteration)
+    monkeypatch.setattr(wavefront, "xla", QUICK)
+    form = api.certified_schur(jnp.asarray(A), vectors=vectors, implementation="wavefront")
+    assert form.robust.tolist() == [True, True, True, False]
+    assert form.status.tolist() == [Status.OK] * 4
+    assert form.Q.shape == (4, 9 if vectors else 0, 9)
+    for k in range(4):
+        one, two = (np.sort_complex(x) for x in (jk.eigenvalues_from_schur(form.T[k]), np.linalg.eigvals(A[k])))
+        assert np.abs(one - two).max() < 1e-5
+        if vectors:
+            assert_schur(A[k], form.T[k], form.Q[k])
+
+
+def test_steps_are_counted():
+    """A fifth of n^2 where one bulge at a time takes .7 n^2; none for a triangle."""
+    n = 72
+    count = jax.jit(wavefront.depth, compiler_options=QUICKLY)
+    A = matrix("ginibre", n, np.float32)[None]
+    rounds, steps, inside = (int(x) for x in count(A))
+    assert 4 <= rounds <= 15
+    assert rounds * 6 <= steps <= n**2 / 5
+    assert 0 < inside < steps
+    assert count(np.triu(A)) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("implementation", "A", "match"),
+    [
+        ("wavefront", np.ones((3, 3), np.complex64), "'wavefront' takes real matrices, A has dtype complex64"),
+        ("pallas", np.ones((3, 3), np.float64), "'pallas' takes float32 matrices of order at most 256, A has dtype"),
+        ("pallas", np.ones((257, 257), np.float32), "use implementation='xla' or 'divide', or None"),
+    ],
+)
+def test_what_it_does_not_take(implementation, A, match):
+    with pytest.raises(ValueError, match=match):
+        jk.schur(A, implementation=implementation)
+
+
+class TestProgram:
+    """What is lowered for a platform that is not there."""
+
+    @staticmethod
+    def lowered(function, platform, n=40, dtype=jnp.float32):
+        A = jax.ShapeDtypeStruct((3, 5, n, n), dtype)
+        return jax.jit(function).trace(A).lower(lowering_platforms=(platform,)).as_text()
+
+    @pytest.mark.parametrize(
+        "function",
+        [
+            lambda A: jk.schur(A, implementation="pallas"),
+            lambda A: jk.schur(A, vectors=False, implementation="pallas"),
+            lambda A: jk.eig(A, left=True, implementation="pallas"),
+            jax.vmap(lambda A: jk.eigvals(A, implementation="pallas"), in_axes=1),
+            jax.grad(lambda A: jnp.sum(jnp.abs(jk.eigvals(A, implementation="pallas")))),
+        ],
+        ids=["schur", "without vectors", "eig", "vmap", "gradient"],
+    )
+    def test_one_kernel_on_a_tpu(self, function):
+        """Of the whole batch, two groups of eight; also under vmap and where it is differentiated."""
+        text = self.lowered(function, "tpu")
+        assert text.count("@tpu_custom_call") == 1
+        (line,) = (line for line in text.splitlines() if "@tpu_custom_call" in line)
+        assert pallas_tpu.NAME in line
+        assert line.rstrip().endswith("tensor<16x1x128xi32>)")
+        assert "callback" not in text
+
+    def test_an_order_that_needs_no_padding_nor_grouping(self):
+        assert self.lowered(lambda A: jk.schur(A, implementation="pallas"), "tpu", 256).count("@tpu_custom_call") == 1
+
+    @pytest.mark.parametrize("platform", ["cuda", "tpu"])
+    def test_the_wavefront_lowers_everywhere(self, platform):
+        text = self.lowered(lambda A: jk.schur(A, implementation="wavefront"), platform)
+        for word in ("callback", "lapack", "custom_call @tpu", "x40xf64"):
+            assert word not in text
