@@ -16,7 +16,11 @@ from jaxdyn_kernels.schur.sign import sign
 from jaxdyn_kernels.schur.split import split
 
 from tests.assertions import assert_same_eigenvalues, assert_schur, lapack_eig
+from tests.kernels.conftest import QUICK
 from tests.matrices import CLASSES, SENSITIVE, matrix
+
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+quick = functools.partial(jax.jit, compiler_options=QUICK)
 
 SIZE = 80
 """Above the order that goes to shifted QR, so that there is a level of splits."""
@@ -116,13 +120,13 @@ def test_a_wrong_split_shows_and_goes_to_the_robust_method(monkeypatch):
 
     monkeypatch.setattr(divide, "_divided", wrong)
     monkeypatch.setattr(divide.xla, "schur", lambda A: lapack.schur(A))  # quick to compile
-    form = api.certified_schur(jnp.asarray(A), implementation="divide")
+    form = quick(lambda A: api.certified_schur(A, implementation="divide"))(A)
     assert form.robust.tolist() == [True, False]
     for k in range(2):
         assert_schur(A[k], form.T[k], form.Q[k])
     # Without the robust method the same answer is no Schur form, and the certificate says so.
     monkeypatch.setattr(divide, "_finish_large", lambda T, Q, left: (jnp.triu(T), Q))
-    form = api.certified_schur(jnp.asarray(A), implementation="divide")
+    form = quick(lambda A: api.certified_schur(A, implementation="divide"))(A)
     assert form.residual[0] > 1e3
     with pytest.raises(AssertionError, match="residual"):
         assert_schur(A[0], form.T[0], form.Q[0])
@@ -131,7 +135,7 @@ def test_a_wrong_split_shows_and_goes_to_the_robust_method(monkeypatch):
 class TestSign:
     def test_agrees_with_scipy(self, rng):
         A = rng.standard_normal((3, 9, 9))
-        found, steps = jax.jit(sign)(A, A, np.array([False, False, True]))
+        found, steps = quick(sign)(A, A, np.array([False, False, True]))
         assert 4 <= steps <= 20
         for k in range(2):
             assert np.abs(found[k] - scipy.linalg.signm(A[k])).max() < 1e-11
@@ -141,7 +145,7 @@ class TestSign:
 
     def test_an_eigenvalue_on_the_axis_ends_at_the_limit(self):
         A = np.diag([1.0, -1.0, 0.0])[None]
-        _, steps = jax.jit(sign)(A, A, np.array([False]))
+        _, steps = quick(sign)(A, A, np.array([False]))
         assert steps <= 30
 
 
@@ -154,7 +158,7 @@ class TestSplit:
             D[k, :n, :n] = matrix("ginibre", n, float, k)
         keys = jax.vmap(jax.random.key)(jnp.arange(4))
         limit = np.full(4, 1e-10)
-        found = jax.jit(split)(D, sizes, tries, limit, np.full(4, 1e-16), keys)
+        found = quick(split)(D, sizes, tries, limit, np.full(4, 1e-16), keys)
         assert found.accepted.tolist() == [True, True, False, True]
         for k in (0, 1, 3):
             n, rank = sizes[k], int(found.rank[k])
@@ -173,7 +177,7 @@ class TestSplit:
                 centre = np.trace(D[k]) / n
                 assert np.abs(first - centre).min() > np.abs(second - centre).max()
         # A limit that nothing can meet: refused, and the block as it was.
-        refused = jax.jit(split)(D, sizes, tries, np.zeros(4), np.full(4, 1e-16), keys)
+        refused = quick(split)(D, sizes, tries, np.zeros(4), np.full(4, 1e-16), keys)
         assert not np.any(refused.accepted)
         assert np.array_equal(refused.D, D)
 
@@ -202,7 +206,7 @@ def test_windows_hold_whole_blocks_and_nothing_that_is_left():
 def test_depth_is_counted():
     """A few dozen Newton steps; nothing is left of matrices with gaps, everything of one without."""
     A = jnp.asarray(np.stack([matrix("ginibre", 72, np.float32), matrix("grcar", 72, np.float32)]))
-    count = jax.jit(divide.depth)(A)
+    count = quick(divide.depth)(A)
     assert 1 <= int(count.splits) <= 30
     assert int(count.splits) < int(count.newton) <= 20 * int(count.splits)
     assert count.left[0] == 0

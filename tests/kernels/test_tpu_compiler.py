@@ -58,7 +58,10 @@ def test_compiles(topology, name, n, batch):
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(done.stdout.splitlines()[-1])
-    print(f"\n{topology} {name} {batch or 1} x {n}: {found['seconds']} s, {found['temporaries'] / 1e9:.3f} GB")
+    print(
+        f"\n{topology} {name} {batch or 1} x {n}: {found['seconds']} s, {found['processor']} s of processor time, "
+        f"{found['temporaries'] / 1e9:.3f} GB"
+    )
     assert found["temporaries"] < MOST
     assert not found["float64"]
     assert not found["callback"]
