@@ -71,6 +71,8 @@ class Depth(NamedTuple):
     """Splits, one after another; each is of as many blocks as a level takes at once."""
     newton: Int[Array, ""]
     """Newton steps of all of them, one after another."""
+    operations: Float[Array, ""]
+    """Of the splits, padding included, a complex multiplication and addition counted as eight."""
     left: Int[Array, " B"]
     """Rows of each matrix that the robust method finished."""
 
@@ -84,7 +86,7 @@ def schur(A: Inexact[Array, "*batch n n"], *, vectors: bool = True):
 def depth(A: Inexact[Array, "B n n"]) -> Depth:
     """Count what the Schur forms of this batch take."""
     state = _divided(A)
-    return Depth(state.splits, state.newton, jnp.sum(_left(state, *A.shape[:2]), axis=1))
+    return Depth(state.splits, state.newton, state.operations, jnp.sum(_left(state, *A.shape[:2]), axis=1))
 
 
 class _State(NamedTuple):
@@ -97,6 +99,7 @@ class _State(NamedTuple):
     """For every row the number of times that its block was tried."""
     splits: Int[Array, ""]
     newton: Int[Array, ""]
+    operations: Float[Array, ""]
 
 
 def _flat(A: Inexact[Array, "B n n"]):
@@ -136,6 +139,7 @@ def _divided(A: Inexact[Array, "B n n"]) -> _State:
         tries=jnp.zeros(rows, jnp.int32),
         splits=jnp.int32(0),
         newton=jnp.int32(0),
+        operations=jnp.float32(0),
     )
     for width, following in pairwise(widths(n)):
         state = _level(state, norm, n, width, following)
@@ -147,6 +151,9 @@ def _level(state: _State, norm: Float[Array, " B"], n: int, width: int, followin
     """Split blocks until each is at most as wide as the following level, or was tried often enough."""
     rows = len(state.begins)
     slots = max(1, rows // width)
+    factor = 4 if jnp.iscomplexobj(state.packed) else 1
+    # Two QR factorisations, four products of a split, and one with the rows of Q^H.
+    once = factor * (2 * 8 / 3 * width**3 + 4 * 2 * width**3 + 2 * width**2 * n)
     eps = jnp.finfo(state.packed.dtype).eps
 
     def wide(state):
@@ -194,6 +201,7 @@ def _level(state: _State, norm: Float[Array, " B"], n: int, width: int, followin
             tries=state.tries.at[index].set(jnp.broadcast_to(count, index.shape), mode="drop"),
             splits=state.splits + 1,
             newton=state.newton + found.steps,
+            operations=state.operations + slots * (8 / 3 * factor * width**3 * found.steps + once),
         )
 
     return lax.while_loop(unfinished, one_round, state)

@@ -36,7 +36,9 @@ OPERATIONS = {
 
 
 def compiled(topology: str, name: str, n: int, batch: int) -> dict[str, object]:
-    """Seconds to compile (also of processor time, which other work does not stretch), bytes of temporaries, and whether the program holds what a TPU should not see."""
+    """Seconds to compile (also of the processor, which other work does not stretch), bytes of temporaries, and whether
+    the program holds what a TPU should not see.
+    """
     devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
     everywhere = NamedSharding(Mesh(np.array(devices[:1]), ("one",)), PartitionSpec())
     shape = (batch, n, n) if batch else (n, n)
