@@ -180,7 +180,8 @@ class TestSplit:
 def test_widths_halve_and_end_at_the_base():
     assert divide.widths(64) == (64,)
     assert divide.widths(65) == (65, 64)
-    assert divide.widths(4096) == (4096, 2304, 1152, 576, 288, 160, 64)
+    assert divide.widths(512) == (512, 288, 160, 64)
+    assert divide.widths(4096) == (4096, 2304, 1152, 288, 64)
     for n in range(1, 3000, 7):
         found = divide.widths(n)
         assert found[0] == n

@@ -1,5 +1,6 @@
 """Reordering: Schur forms stay Schur forms of the same matrix, the order is the one asked for, LAPACK agrees."""
 
+import functools
 from typing import Any
 
 import jaxdyn_kernels as jk
@@ -15,6 +16,7 @@ SIZE = 20
 NAMES = tuple(CLASSES)
 
 
+@functools.cache
 def forms(dtype):
     """One batch of all classes: matrices, forms, eigenvalues."""
     A = np.stack([matrix(name, SIZE, dtype) for name in NAMES])
