@@ -68,7 +68,7 @@ def _backward_errors() -> Iterator[Row]:
     }
     for name, (T, Q) in forms.items():
         errors = [
-            np.linalg.norm(M @ q - q @ t) / np.linalg.norm(M)
+            float(np.linalg.norm(M @ q - q @ t) / np.linalg.norm(M))
             for M, t, q in zip(*(np.asarray(x, np.float64) for x in (A, T, Q)), strict=True)
         ]
         note = f"smallest {min(errors):.2g}; {SEEDS} matrices"

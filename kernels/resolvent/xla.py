@@ -72,7 +72,7 @@ def _lanczos(T: Complex[Array, "n n"], z: Complex[Array, " m"], tolerance: Float
 
     start = (u, jnp.zeros_like(u), jnp.zeros_like(entries[0]), entries)
     number, _, norms, _ = jax.lax.while_loop(
-        unfinished, round_, (0, start, jnp.zeros_like(entries[0]), jnp.array(True))
+        unfinished, round_, (jnp.int32(0), start, jnp.zeros_like(entries[0]), jnp.array(True))
     )
     return norms, number * _STEPS_A_ROUND
 
