@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 NAMES = ("jacobian", "memory", "loading", "kernels", "analyze", "topology", "sweep")
-LONG = ("study", "pod", "growth")
-"""Run when named only: they take a quarter of an hour each."""
+LONG = ("study", "pod", "growth", "classes")
+"""Run when named only: they take minutes, up to a quarter of an hour."""
 MODEL = Path(__file__).resolve().parents[2] / "shared" / "models" / "stories260k"
 
 

@@ -28,7 +28,7 @@ def run(options: Any) -> Iterator[Row]:
     for batch, n in DEPTHS:
         A = jnp.asarray(rng.standard_normal((batch, n, n)) / np.sqrt(n), jnp.float32)
         count = jax.jit(xla.depth)(A)
-        note = f"{int(count.sweeps)} sweeps; {_flops(n, int(count.steps)):.2e} operations a matrix"
+        note = f"{int(count.sweeps)} sweeps; {flops(n, int(count.steps)):.2e} operations a matrix"
         yield Row("kernels", f"xla schur, steps: {batch} x {n}, float32", float(count.steps), "steps", note=note)
         rounds, steps, inside = (int(x) for x in jax.jit(wavefront.depth)(A))
         name = f"wavefront schur, steps: {batch} x {n}, float32"
@@ -122,6 +122,6 @@ def _schur_residual(A: np.ndarray, found: Any) -> float:
     return max(float(np.linalg.norm(M @ Q - Q @ T) / np.linalg.norm(M)) for M, T, Q in wide)
 
 
-def _flops(n: int, steps: int) -> float:
+def flops(n: int, steps: int) -> float:
     """Operations a matrix: Hessenberg reduction and its vectors, then a reflector of three on 3 n numbers a step."""
     return 14 / 3 * n**3 + 30 * n * steps

@@ -1,9 +1,9 @@
-"""Dispatch: one table that says which implementation of an operation runs on which platform.
+"""Dispatch: one table: which implementation of an operation runs on which platform, for which types and sizes.
 
 An implementation is a module with a function of the operation's name. The first of the table that supports the
-platform, and whose `when` holds for order, batch and what is asked for, runs; ``implementation=`` forces one by name,
-whatever its `when` says. Nothing falls back in silence: where none supports the platform, the error lists the reason of
-each and the remedy.
+platform, and whose `when` holds for dtype, order, batch and what is asked for, runs; ``implementation=`` forces one by
+name, whatever its `when` says. Nothing falls back in silence: where none supports the platform, the error lists the
+reason of each and the remedy.
 """
 
 import functools
@@ -41,8 +41,8 @@ class When:
     """Not where left vectors are asked for."""
     eager: bool = False
     """Not inside a trace, which might be differentiated."""
-    types: tuple[str, ...] | None = None
-    """Only these types of numbers."""
+    types: tuple[str, ...] = ()
+    """Dtypes, where not all."""
 
     def holds(self, platform: str, case: "Case | None") -> bool:
         """Whether it does for a case; one that is not known meets no condition."""
@@ -57,7 +57,7 @@ class When:
             and (self.batch is None or case.batch <= self.batch)
             and not (self.right_only and case.left)
             and not (self.eager and case.traced)
-            and (self.types is None or case.dtype in self.types)
+            and (not self.types or case.dtype in self.types)
         )
 
     def __str__(self) -> str:
@@ -67,7 +67,7 @@ class When:
             f"at most {self.batch} matrices" * (self.batch is not None),
             "right vectors only" * self.right_only,
             "outside jit" * self.eager,
-            " or ".join(self.types or ()),
+            " or ".join(self.types),
         ]
         return ", ".join(word for word in words if word)
 
@@ -213,6 +213,17 @@ CUSOLVER = Implementation(
 FROM_SCHUR: dict[str, tuple[Implementation, ...]] = {"eig": (CUSOLVER,), "eigvals": (CUSOLVER,)}
 
 
+TYPES_WITHOUT: dict[str, tuple[tuple[str, ...], str]] = {
+    "tpu": (
+        ("float64", "complex128"),
+        "a TPU has no float64, and XLA's substitute for it cannot compile these programs: convert to float32 or "
+        "complex64 and call refine(..., residual='double-single') for pairs that hold 1e-13; on a concrete array "
+        "implementation='lapack' of schur, eig, eigvals and hessenberg works on the host",
+    ),
+}
+"""Types that no implementation has on a platform of its own, and what to do."""
+
+
 def implementations(operation: str) -> tuple[str, ...]:
     """Names that ``implementation=`` accepts for an operation, the preferred one first."""
     return tuple(entry.name for entry in _entries(operation))
@@ -228,22 +239,49 @@ def choose(
     ValueError
         Where `operation` or `implementation` is not in the table; the message lists what is.
     NotImplementedError
-        Where no implementation supports `platform`; the message carries the reason of each.
+        Where no implementation supports `platform`, or the case's type there; the message carries the reason of each.
+        Where a concrete array is on a platform that the named implementation neither supports nor copies from. (A trace
+        may be lowered for any platform: there the name is taken as it is.)
     """
     entries = _entries(operation)
     if implementation is not None:
         for entry in entries:
             if entry.name == implementation:
+                _require(operation, platform, entry, case)
                 return entry
         names = ", ".join(repr(entry.name) for entry in entries)
         message = f"implementation={implementation!r} is unknown for {operation!r}: use one of {names}, or None"
         raise ValueError(message)
+    if case is not None:
+        require_type(operation, platform, case.dtype)
     for entry in entries:
         if platform in entry.platforms and entry.when.holds(platform, case):
             return entry
     reasons = "; ".join(f"{entry.name}: {entry.elsewhere}" for entry in entries)
     message = f"{operation!r} has no implementation for arrays on platform {platform!r}. {reasons}"
     raise NotImplementedError(message)
+
+
+def require_type(operation: str, platform: str, dtype: str) -> None:
+    """Refuse a dtype that a platform does not have, with a NotImplementedError that says what to do."""
+    missing, remedy = TYPES_WITHOUT.get(platform, ((), ""))
+    if dtype in missing:
+        message = f"{operation!r} has no implementation for {dtype} on platform {platform!r}: {remedy}"
+        raise NotImplementedError(message)
+
+
+def _require(operation: str, platform: str, entry: Implementation, case: Case | None) -> None:
+    """Refuse a named implementation that cannot run; those of the host take concrete arrays from everywhere."""
+    if case is None or (entry.platforms == ("cpu",) and not case.traced):
+        return
+    require_type(operation, platform, case.dtype)
+    if platform not in entry.platforms and not case.traced:
+        others = (other.name for other in _entries(operation) if platform in other.platforms)
+        message = (
+            f"{operation!r}: implementation={entry.name!r} does not run for arrays on platform {platform!r} "
+            f"({entry.elsewhere}): use one of {', '.join(map(repr, others))}, or None"
+        )
+        raise NotImplementedError(message)
 
 
 def run(function: Callable[..., Any], A: Array | np.ndarray, chosen: Implementation, **static: Any) -> Any:
@@ -261,7 +299,7 @@ def run(function: Callable[..., Any], A: Array | np.ndarray, chosen: Implementat
 
 
 def case_of(A: Array | np.ndarray, *, left: bool = False) -> Case:
-    """Order and number of the matrices in an array, and whether it is one."""
+    """Order, number and type of the matrices in an array, and whether it is one."""
     return Case(A.shape[-1], math.prod(A.shape[:-2]), left=left, traced=not concrete(A), dtype=str(A.dtype))
 
 
@@ -308,6 +346,9 @@ def describe(platforms: tuple[str, ...] = PLATFORMS) -> list[Choice]:
     rows = []
     for operation in (*TABLE, *FROM_SCHUR):
         for platform in platforms:
+            if platform in TYPES_WITHOUT:
+                missing, remedy = TYPES_WITHOUT[platform]
+                rows.append(Choice(operation, platform, None, remedy, " or ".join(missing)))
             try:
                 last = choose(operation, platform)
             except NotImplementedError as reason:

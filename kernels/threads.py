@@ -58,10 +58,13 @@ def one_at_a_time(function: Callable[..., Any]) -> Callable[..., Any]:
     return jax.custom_batching.sequential_vmap(function)
 
 
-def one_at_a_time_on_the_host(function: Callable[..., Any]) -> Callable[..., Any]:
+def one_at_a_time_on_the_host(
+    function: Callable[..., Any], *, tpu: Callable[..., Any] | None = None
+) -> Callable[..., Any]:
     """Make a function of arrays [..., m, n], through LAPACK on the host, take one matrix after another there.
 
-    Elsewhere the batch stays whole. For programs with several such calls that XLA may run side by side (trap 3).
+    Elsewhere the batch stays whole. For programs with several such calls that XLA may run side by side (trap 3). A TPU
+    gets the function `tpu` in its place, where there is one.
     """
     alone = one_at_a_time(function)
 
@@ -71,7 +74,8 @@ def one_at_a_time_on_the_host(function: Callable[..., Any]) -> Callable[..., Any
             mapped = jax.vmap(mapped)
         return mapped(*arrays)
 
-    return lambda *arrays: jax.lax.platform_dependent(*arrays, cpu=in_turn, default=function)
+    others = {"default": function} if tpu is None else {"default": function, "tpu": tpu}
+    return lambda *arrays: jax.lax.platform_dependent(*arrays, cpu=in_turn, **others)
 
 
 def spread(function: Callable[..., Any], A: Inexact[Array | np.ndarray, "*batch n n"], **static: Any) -> Any:

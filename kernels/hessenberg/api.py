@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Inexact, Int
 
 from ..certificate import orthogonality, schur_residual
-from ..dispatch import choose, platform_of, run, square_matrices
+from ..dispatch import case_of, choose, platform_of, run, square_matrices
 from ..scaling import to_order_one
 from ..status import Status
 
@@ -71,7 +71,7 @@ def hessenberg(A: ArrayLike, *, implementation: str | None = None) -> Hessenberg
     matrices; the certificate adds 6 n^3. Golub and Van Loan, Matrix Computations, 4th edition, section 7.4.
     """
     A = square_matrices("hessenberg", "A", A)
-    chosen = choose("hessenberg", platform_of(A), implementation)
+    chosen = choose("hessenberg", platform_of(A), implementation, case=case_of(A))
     return run(_certified, A, chosen)
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Inexact, Int
 
 from ..batching import over_flat_batch
 from ..certificate import orthogonality, schur_residual
-from ..dispatch import choose, concrete, jitted, platform_of, square_matrices
+from ..dispatch import choose, concrete, jitted, platform_of, require_type, square_matrices
 from ..scaling import frobenius_norm, scale_of
 from ..schur.api import certified_schur
 from ..schur.standard import standardize
@@ -138,6 +138,7 @@ def refine(
     if steps < 1:
         message = f"refine: steps={steps}; allowed 1 or more"
         raise ValueError(message)
+    require_type("refine", platform_of(A), "float64" if residual == "float64" else str(A.dtype))
     implementation = choose("schur", platform_of(A), implementation).name
     static = {"residual": residual, "steps": steps, "implementation": implementation}
     if concrete(A, Q, T):

@@ -22,7 +22,10 @@ PAIR_BITS = 48
 
 
 CHUNK = 64
-"""Terms of a sum that the working type takes in one go."""
+"""Terms of a sum that the working type takes in one go, where that makes no more than `MOST_CHUNKS`."""
+
+MOST_CHUNKS = 16
+"""More would read and write the result more often than the products do."""
 
 
 class Pair(NamedTuple):
@@ -88,16 +91,23 @@ class Wide:
         return adjoint(x)
 
     def product(self, x: Array, y: Array) -> Array:
-        """Matrix product in the wide type; sums of `CHUNK` terms are added up, which rounds less than one long sum."""
+        """Matrix product in the wide type; sums of `CHUNK` terms are added up with what their sum loses."""
         n = x.shape[-1]
         if self.wide != self.working or n <= CHUNK:
             return matmul(x, y)
-        starts = range(0, n, CHUNK)
-        parts = [matmul(x[..., at : at + CHUNK], y[..., at : at + CHUNK, :]) for at in starts]
-        while len(parts) > 1:
-            pairs = [parts[k : k + 2] for k in range(0, len(parts), 2)]
-            parts = [pair[0] + pair[1] if len(pair) == 2 else pair[0] for pair in pairs]
-        return parts[0]
+        size = max(CHUNK, -(-n // MOST_CHUNKS))
+        count = -(-n // size)
+        x, y = (_padded(z, axis, count * size - n) for z, axis in ((x, x.ndim - 1), (y, y.ndim - 2)))
+
+        def add(k, total):
+            left = jax.lax.dynamic_slice_in_dim(x, k * size, size, axis=x.ndim - 1)
+            right = jax.lax.dynamic_slice_in_dim(y, k * size, size, axis=y.ndim - 2)
+            found = two_sum(total.hi, matmul(left, right))
+            return Pair(found.hi, total.lo + found.lo)
+
+        zero = jnp.zeros((*x.shape[:-1], y.shape[-1]), x.dtype)
+        total = jax.lax.fori_loop(0, count, add, Pair(zero, zero))
+        return total.hi + total.lo
 
     def plus(self, x: Array, y: Array) -> Array:
         """Add in the wide type."""
@@ -150,6 +160,11 @@ class DoubleSingle:
     def entries(self, x: Pair, row: Array, column: Array) -> Pair:
         """Entries [..., row, column] of a matrix."""
         return Pair(x.hi[..., row, column], x.lo[..., row, column])
+
+
+def _padded(x: Array, axis: int, extra: int) -> Array:
+    """Zeros behind, along one axis."""
+    return jnp.pad(x, [(0, extra * (place == axis)) for place in range(x.ndim)])
 
 
 def two_sum(a: Inexact[Array, "*shape"], b: Inexact[Array, "*shape"]) -> Pair:

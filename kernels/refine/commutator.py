@@ -52,25 +52,35 @@ def solve_commutator(
     # What is added has zeros beside the diagonal and is not wanted.
     T, E, wanted = (jnp.pad(x, ((0, extra), (0, extra))) for x in (T, E, wanted))
     values = jnp.diagonal(T).reshape(count, size)
-    upper = _in_blocks(jnp.triu(T, 1), size)
-    right, open_ = _in_blocks(jnp.where(wanted, -E, 0), size), _in_blocks(wanted, size)
     at = jnp.arange(count)
-    within = upper[at, at]
-    across = jnp.where((at[:, None] < at[None, :])[..., None, None], upper, 0)
+    within = jnp.triu(_in_blocks(T, size)[at, :, at], 1)
+    number = jnp.arange(count * size) // size
+    across = jnp.where(number[:, None] < number, T, 0)
+    # Complex products as real ones of twice the inner order, real parts beside and above imaginary ones.
+    by_column = _in_blocks(across, size).transpose(2, 0, 1, 3).reshape(count, -1, size)
+    by_column = jnp.concatenate([by_column.real, by_column.imag], axis=2)
+    by_row = across.reshape(count, size, -1)
+    by_row = jnp.concatenate([by_row.real, by_row.imag], axis=1)
 
-    def diagonal(step, state):
-        right, L = state
-        distance = count - 1 - step
+    def diagonal(right, distance):
         low = (at + distance) % count
         inside = (at + distance < count)[:, None, None]
         gap = values[low][:, :, None] - values[:, None, :]
-        found = _solve_blocks(within[low], within, gap, right[low, at], open_[low, at] & inside, floor)
-        # Above in the same columns, and to the right in the same rows.
-        right = right - matmul(across[:, low], found[None])
-        right = right.at[low].add(matmul(found[:, None], across))
-        return right, L.at[low, at].add(found)
+        known, open_ = (_in_blocks(x, size)[low, :, at] for x in (right, wanted))
+        found = _solve_blocks(within[low], within, gap, known, open_ & inside, floor)
+        # Above in the same columns, and to the right in the same rows: two products for the whole diagonal.
+        real, imaginary = found.real, found.imag
+        above = matmul(jnp.roll(by_column, -distance, axis=0), jnp.block([[real, imaginary], [-imaginary, real]]))
+        beside = matmul(jnp.block([[real, -imaginary], [imaginary, real]]), by_row)
+        above = lax.complex(above[:, :, :size], above[:, :, size:])
+        beside = lax.complex(beside[:, :size], beside[:, size:]).reshape(right.shape)
+        above = above.reshape(count, count, size, size).transpose(1, 2, 0, 3).reshape(right.shape)
+        return right - above + jnp.roll(beside, distance * size, axis=0), found
 
-    _, L = lax.fori_loop(0, count, diagonal, (right, jnp.zeros_like(right)))
+    _, found = lax.scan(diagonal, jnp.where(wanted, -E, 0), count - 1 - at)
+    # Block (i, j) was found with the diagonal i - j, the last one first.
+    distance = at[:, None] - at
+    L = jnp.where((distance >= 0)[..., None, None], found[(count - 1 - distance) % count, at], 0)
     return L.transpose(0, 2, 1, 3).reshape(count * size, count * size)[:n, :n]
 
 
@@ -88,23 +98,22 @@ def _solve_blocks(
     wanted = wanted & (jnp.abs(gap) > floor)
     inverse = jnp.where(wanted, 1 / jnp.where(wanted, gap, 1), 0)
 
+    row, column = at[:, None], at
+
     def diagonal(step, state):
         known, X = state
         shift = size - 1 - step
-        row = (at + shift) % size
-        inside = (at + shift >= 0) & (at + shift < size)
-        column = (at - shift) % size
-        # The diagonal as a vector over its columns, and the same numbers over its rows.
-        new = jnp.where(inside, known[:, row, at] * inverse[:, row, at], 0)
-        by_row = jnp.where((at - shift >= 0) & (at - shift < size), new[:, column], 0)
-        known = known - left[:, :, row] * new[:, None, :] + by_row[:, :, None] * right[:, column, :]
-        return known, X.at[:, row, at].add(new)
+        new = jnp.where(row - column == shift, known * inverse, 0)
+        # Its numbers by columns times the columns of `left` that they meet, and by rows times the rows of `right`.
+        known = known - jnp.roll(left, -shift, axis=2) * jnp.sum(new, axis=1, keepdims=True)
+        known = known + jnp.sum(new, axis=2, keepdims=True) * jnp.roll(right, shift, axis=1)
+        return known, X + new
 
     _, X = lax.fori_loop(0, 2 * size - 1, diagonal, (known, jnp.zeros_like(known)))
     return X
 
 
 def _in_blocks(M: Array, size: int) -> Array:
-    """[n, n] as [n / b, n / b, b, b]."""
+    """[n, n] as [n / b, b, n / b, b]."""
     count = M.shape[-1] // size
-    return M.reshape(count, size, count, size).transpose(0, 2, 1, 3)
+    return M.reshape(count, size, count, size)

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Inexact, Int
 
 from ..batching import over_flat_batch
 from ..certificate import orthogonality, schur_residual
-from ..dispatch import choose, concrete, jitted, platform_of, square_matrices
+from ..dispatch import case_of, choose, concrete, jitted, platform_of, square_matrices
 from ..scaling import matmul, scale_of
 from ..status import Status
 from .swaps import by_key
@@ -100,7 +100,7 @@ def reorder(
         name = "select" if order is None else "order"
         message = f"reorder: {name} is {key.dtype}{key.shape}; allowed is one real number a row, shape {T.shape[:-1]}"
         raise ValueError(message)
-    implementation = choose("reorder", platform_of(T)).name
+    implementation = choose("reorder", platform_of(T), case=case_of(T)).name
     key = key.astype(jnp.finfo(T.dtype).dtype)
     if concrete(T, Q, key):
         return jitted(_certified, ("implementation",))(T, Q, key, implementation=implementation)

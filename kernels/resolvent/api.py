@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Complex, Float, Inexact
 
-from ..dispatch import Implementation, choose, platform_of, square_matrices
+from ..dispatch import Implementation, case_of, choose, platform_of, square_matrices
 from ..scaling import to_order_one
 from ..triangular import complex_triangular
 
@@ -52,7 +52,7 @@ def resolvent_norm(
     Embree, Spectra and Pseudospectra, 2005, section 39; Golub and Van Loan, Matrix Computations, 4th edition, 10.4.
     """
     T = jnp.asarray(square_matrices("resolvent_norm", "T", T))
-    chosen = choose("resolvent_norm", platform_of(T), implementation)
+    chosen = choose("resolvent_norm", platform_of(T), implementation, case=case_of(T))
     if T.shape[-1] == 0:
         message = "resolvent_norm: T has shape [..., 0, 0]; an empty matrix has no resolvent: pass n of at least 1"
         raise ValueError(message)

@@ -9,7 +9,7 @@ No vector is kept but the last two: lost orthogonality only repeats values that 
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Complex, Float
+from jaxtyping import Array, Complex, Float, Int
 
 from ..scaling import matmul, power_of_two_above
 
@@ -27,6 +27,16 @@ def resolvent_norm(
     about c / k^2, so that a round's growth, about 8 c / k^3, is k / 8 times smaller than what is missing: the rounds
     end when no value grew by more than half of 8 / k of `tolerance`. Not finite where the norm overflows.
     """
+    return _lanczos(T, z, tolerance)[0]
+
+
+def depth(T: Complex[Array, "n n"], z: Complex[Array, " m"], tolerance: Float[Array, ""]) -> Int[Array, ""]:
+    """Count the Lanczos steps that this takes: two triangular solves each, of n dependent rows."""
+    return _lanczos(T, z, tolerance)[1]
+
+
+def _lanczos(T: Complex[Array, "n n"], z: Complex[Array, " m"], tolerance: Float[Array, ""]):
+    """Norms, and the number of steps."""
     # (z I - T)^H is lower triangular; with rows and columns reversed it is upper triangular again.
     reversed_ = jnp.conj(T[::-1, ::-1].T)
 
@@ -61,8 +71,10 @@ def resolvent_norm(
         return growing & (number < _ROUNDS)
 
     start = (u, jnp.zeros_like(u), jnp.zeros_like(entries[0]), entries)
-    *_, norms, _ = jax.lax.while_loop(unfinished, round_, (0, start, jnp.zeros_like(entries[0]), jnp.array(True)))
-    return norms
+    number, _, norms, _ = jax.lax.while_loop(
+        unfinished, round_, (jnp.int32(0), start, jnp.zeros_like(entries[0]), jnp.array(True))
+    )
+    return norms, number * _STEPS_A_ROUND
 
 
 def _solve(T: Complex[Array, "n n"], z: Complex[Array, " m"], b: Complex[Array, "n m"]) -> Complex[Array, "n m"]:

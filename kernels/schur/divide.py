@@ -38,7 +38,7 @@ BASE = 64
 """Blocks of at most this order are finished by shifted QR, all at once."""
 
 ROOM = 1.125
-"""Width of the k-th level times 2^k over n: splits are not quite even."""
+"""Width of a level over its part of n: splits are not quite even."""
 
 TRIES = 8
 """Lines and circles for one block."""
@@ -55,12 +55,17 @@ TOGETHER = 512
 
 
 def widths(n: int) -> tuple[int, ...]:
-    """Widths of the levels for matrices of order n, the last one that of the blocks that are finished by QR."""
-    found = [n]
+    """Widths of the levels for matrices of order n, the last one that of the blocks that are finished by QR.
+
+    Two halvings, then quarters: every width is a program of its own to compile, and of blocks below n / 4 even those
+    that are padded to twice their order take less than a fifth of the operations of the first split.
+    """
+    found, power = [n], 1
     while found[-1] > BASE:
-        half = -(-int(ROOM * n) // (32 << len(found))) * 32
+        part = -(-int(ROOM * n) // (32 << power)) * 32
         # A level of its own for what is hardly wider than the base costs more to compile than it saves.
-        found.append(half if 1.75 * BASE < half < found[-1] else BASE)
+        found.append(part if 1.75 * BASE < part < found[-1] else BASE)
+        power += 1 if power < 2 else 2
     return tuple(found)
 
 
@@ -71,6 +76,8 @@ class Depth(NamedTuple):
     """Splits, one after another; each is of as many blocks as a level takes at once."""
     newton: Int[Array, ""]
     """Newton steps of all of them, one after another."""
+    operations: Float[Array, ""]
+    """Of the splits, padding included, a complex multiplication and addition counted as eight."""
     left: Int[Array, " B"]
     """Rows of each matrix that the robust method finished."""
 
@@ -84,7 +91,7 @@ def schur(A: Inexact[Array, "*batch n n"], *, vectors: bool = True):
 def depth(A: Inexact[Array, "B n n"]) -> Depth:
     """Count what the Schur forms of this batch take."""
     state = _divided(A)
-    return Depth(state.splits, state.newton, jnp.sum(_left(state, *A.shape[:2]), axis=1))
+    return Depth(state.splits, state.newton, state.operations, jnp.sum(_left(state, *A.shape[:2]), axis=1))
 
 
 class _State(NamedTuple):
@@ -97,6 +104,7 @@ class _State(NamedTuple):
     """For every row the number of times that its block was tried."""
     splits: Int[Array, ""]
     newton: Int[Array, ""]
+    operations: Float[Array, ""]
 
 
 def _flat(A: Inexact[Array, "B n n"]):
@@ -136,6 +144,7 @@ def _divided(A: Inexact[Array, "B n n"]) -> _State:
         tries=jnp.zeros(rows, jnp.int32),
         splits=jnp.int32(0),
         newton=jnp.int32(0),
+        operations=jnp.float32(0),
     )
     for width, following in pairwise(widths(n)):
         state = _level(state, norm, n, width, following)
@@ -147,6 +156,9 @@ def _level(state: _State, norm: Float[Array, " B"], n: int, width: int, followin
     """Split blocks until each is at most as wide as the following level, or was tried often enough."""
     rows = len(state.begins)
     slots = max(1, rows // width)
+    factor = 4 if jnp.iscomplexobj(state.packed) else 1
+    # Two QR factorisations, four products of a split, and one with the rows of Q^H.
+    once = factor * (2 * 8 / 3 * width**3 + 4 * 2 * width**3 + 2 * width**2 * n)
     eps = jnp.finfo(state.packed.dtype).eps
 
     def wide(state):
@@ -194,6 +206,7 @@ def _level(state: _State, norm: Float[Array, " B"], n: int, width: int, followin
             tries=state.tries.at[index].set(jnp.broadcast_to(count, index.shape), mode="drop"),
             splits=state.splits + 1,
             newton=state.newton + found.steps,
+            operations=state.operations + slots * (8 / 3 * factor * width**3 * found.steps + once),
         )
 
     return lax.while_loop(unfinished, one_round, state)

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Inexact, Int, Key
 
+from .. import blocked
 from ..scaling import adjoint, matmul
 from ..threads import one_at_a_time_on_the_host
 from .sign import sign
@@ -130,6 +131,8 @@ def _mapped(
     return centred - shift, centred + shift, circle
 
 
-@one_at_a_time_on_the_host
-def _orthonormal(X: Inexact[Array, "*batch n n"]) -> Inexact[Array, "*batch n n"]:
+def _qr(X: Inexact[Array, "*batch n n"]) -> Inexact[Array, "*batch n n"]:
     return jnp.linalg.qr(X)[0]
+
+
+_orthonormal = one_at_a_time_on_the_host(_qr, tpu=blocked.orthonormal)

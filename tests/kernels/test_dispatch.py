@@ -62,7 +62,6 @@ def test_choice_by_order_batch_and_what_is_asked_for(platform, n, batch, left, t
     ("platform", "dtype", "name"),
     [
         ("tpu", "float32", "pallas"),
-        ("tpu", "float64", "wavefront"),
         ("tpu", "complex64", "xla"),
         ("cuda", "float64", "wavefront"),
         ("cuda", "complex128", "xla"),
@@ -75,12 +74,58 @@ def test_choice_by_the_type_of_the_numbers(platform, dtype, name):
 
 
 def test_case_of_an_array():
-    assert dispatch.case_of(np.ones((2, 3, 5, 5)), left=True) == dispatch.Case(
-        5, 6, left=True, traced=False, dtype="float64"
-    )
+    expected = dispatch.Case(5, 6, left=True, traced=False, dtype="complex64")
+    assert dispatch.case_of(np.ones((2, 3, 5, 5), np.complex64), left=True) == expected
     seen = []
-    jax.jit(lambda A: seen.append(dispatch.case_of(A)) or A)(jnp.ones((4, 4), jnp.complex64))
-    assert seen == [dispatch.Case(4, 1, left=False, traced=True, dtype="complex64")]
+    jax.jit(lambda A: seen.append(dispatch.case_of(A)) or A)(jnp.ones((4, 4)))
+    assert seen == [dispatch.Case(4, 1, left=False, traced=True, dtype="float64")]
+
+
+@pytest.mark.parametrize("dtype", ["float64", "complex128"])
+def test_a_type_that_a_platform_lacks_is_refused_with_what_to_do(dtype, monkeypatch):
+    case = dispatch.Case(5, 1, traced=False, dtype=dtype)
+    for name in (None, "xla", "divide"):
+        with pytest.raises(NotImplementedError, match=rf"for {dtype} on platform 'tpu'.*residual='double-single'"):
+            dispatch.choose("schur", "tpu", name, case=case)
+    assert dispatch.choose("schur", "tpu", "lapack", case=case).name == "lapack"
+    single = dispatch.Case(5, 1, dtype="float32")
+    assert dispatch.choose("schur", "tpu", case=single).name == "pallas"
+    assert dispatch.choose("schur", "cuda", case=case).name == "xla"
+    eye = jnp.eye(2, dtype=dtype)
+    from jaxdyn_kernels.hessenberg import api as hessenberg
+    from jaxdyn_kernels.refine import api as refine
+    from jaxdyn_kernels.reorder import api as reorder
+    from jaxdyn_kernels.resolvent import api as resolvent
+
+    calls = {
+        hessenberg: lambda: jk.hessenberg(eye),
+        refine: lambda: jk.refine(eye, eye, eye),
+        reorder: lambda: jk.reorder(eye, eye, order=[1, 2]),
+        resolvent: lambda: jk.resolvent_norm(eye, np.array([1j])),
+    }
+    for module, call in calls.items():
+        monkeypatch.setattr(module, "platform_of", lambda A: "tpu")
+        with pytest.raises(NotImplementedError, match=f"{dtype} on platform 'tpu'"):
+            call()
+    single = np.eye(2, dtype=np.float32)
+    with pytest.raises(NotImplementedError, match="'refine' has no implementation for float64 on platform 'tpu'"):
+        jk.refine(single, single, single, residual="float64")
+
+
+def test_a_named_implementation_that_cannot_run_is_refused_with_those_that_can():
+    with pytest.raises(
+        NotImplementedError, match=r"'cusolver' does not run .* 'cpu' .*: use one of 'lapack', 'divide'"
+    ):
+        jk.eig(np.eye(3, dtype=np.float32), implementation="cusolver")
+
+
+def test_an_implementation_may_be_for_some_types(monkeypatch):
+    only = dispatch.Implementation("only", ".none", ("cuda",), "", "", dispatch.When(("cuda",), types=("float32",)))
+    monkeypatch.setitem(dispatch.TABLE, "hessenberg", (only, *dispatch.TABLE["hessenberg"]))
+    for dtype, name in (("float32", "only"), ("float64", "xla")):
+        assert dispatch.choose("hessenberg", "cuda", case=dispatch.Case(4, 1, dtype=dtype)).name == name
+    rows = [(row.implementation, row.when) for row in jk.describe(("cuda",)) if row.operation == "hessenberg"]
+    assert rows == [("only", "float32"), ("xla", "")]
 
 
 def test_cusolver_is_called_on_the_device_and_has_no_left_vectors(monkeypatch):
@@ -96,7 +141,7 @@ def test_cusolver_is_called_on_the_device_and_has_no_left_vectors(monkeypatch):
         for word in ("callback", "lapack", "hybrid"):
             assert word not in text
     with pytest.raises(ValueError, match="'cusolver' has no left vectors: use implementation='xla'"):
-        jk.eig(np.eye(3, dtype=np.float32), left=True, implementation="cusolver")
+        jax.eval_shape(lambda A: jk.eig(A, left=True, implementation="cusolver"), A)
 
 
 def test_cusolvers_answer_is_certified(monkeypatch):
@@ -164,20 +209,23 @@ def test_describe_covers_every_operation_and_platform(monkeypatch):
         ("xla", ""),
     ]
     tried = [(row.implementation, row.when) for row in rows if (row.operation, row.platform) == ("schur", "tpu")]
-    assert tried[1] == ("pallas", "n < 257, float32")
+    assert tried[1:3] == [("divide", "n >= 512"), ("pallas", "n < 257, float32")]
     assert by["schur", "cpu"].implementation == "lapack"
     assert "inside your own jit" in by["eig", "cpu"].note
     assert "3 BLAS threads (from the environment)" in by["eig", "cpu"].note
     assert by["eig", "tpu"].implementation == by["hessenberg", "cuda"].implementation == "xla"
     assert "shifted QR" in by["eig", "tpu"].note
     assert by["resolvent_norm", "tpu"].implementation == "xla"
+    (refused,) = [row for row in rows if (row.operation, row.platform, row.implementation) == ("eig", "tpu", None)]
+    assert refused.when == "float64 or complex128"
+    assert "double-single" in refused.note
     assert {row.platform for row in jk.describe(("cuda",))} == {"cuda"}
     assert [row.implementation for row in rows if row.platform == "cpu" and row.operation == "eig"] == ["lapack"]
 
 
 def test_describe_says_why_nothing_would_run(monkeypatch):
     monkeypatch.setitem(dispatch.TABLE, "schur", dispatch.TABLE["schur"][:1])
-    (row,) = [row for row in jk.describe(("tpu",)) if row.operation == "eig"]
+    (row,) = [row for row in jk.describe(("cuda",)) if row.operation == "eig" and not row.when]
     assert row.implementation is None
     assert "LAPACK runs on the host only" in row.note
 

@@ -76,6 +76,21 @@ class TestEig:
             result = jk.eig(A, left=True)
             assert_eigenpairs(A, result.eigenvalues, result.right, result.left, result.condition)
 
+    def test_known_eigenvalues(self):
+        """Small matrices whose eigenvalues are known in closed form, of scipy's tests of eig."""
+        root = np.sqrt(93)
+        cases = [
+            (np.array([[1.0, 2, 3], [1, 2, 3], [2, 5, 6]]), [(9 + root) / 2, 0, (9 - root) / 2]),
+            (np.array([[0.0, 1, 0], [0, 0, 1], [1, 0, 0]]), np.exp(2j * np.pi * np.arange(3) / 3)),
+            (np.array([[0.0, -2, 0], [2, 0, 0], [0, 0, 3]]), [2j, -2j, 3]),
+        ]
+        for A, values in cases:
+            result = jk.eig(A, left=True)
+            assert_eigenpairs(A, result.eigenvalues, result.right, result.left, result.condition)
+            assert_same_eigenvalues(result.eigenvalues, values, A, np.full(3, 10.0))
+            with pytest.raises(AssertionError, match="further from its partner"):
+                assert_same_eigenvalues(np.diagonal(A), values, A, np.full(3, 10.0))
+
     def test_left_changes_what_is_returned_and_nothing_else(self):
         A = matrix("ginibre", SIZE, np.float32)
         plain, both = jk.eig(A), jk.eig(A, left=True)

@@ -11,6 +11,8 @@ from jaxdyn_kernels.reflectors import reflector
 
 from tests.matrices import CLASSES, matrix
 
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
+
 SIZE = 24
 ALL = [np.float32, np.float64, np.complex64, np.complex128]
 
@@ -26,6 +28,18 @@ def assert_hessenberg(A, H, Q, *, factor=20.0):
     A, H, Q = (x.astype(wide) for x in (A, H, Q))
     assert np.linalg.norm(A @ Q - Q @ H) <= factor * n * eps * np.linalg.norm(A)
     assert np.linalg.norm(Q.conj().T @ Q - np.eye(n)) <= factor * n * eps
+
+
+def test_the_assertion_refuses_wrong_answers():
+    A = matrix("ginibre", 8, np.float64)
+    form = jk.hessenberg(A, implementation="lapack")
+    H, Q = np.asarray(form.H), np.asarray(form.Q)
+    assert_hessenberg(A, H, Q)
+    turned = Q @ np.diag([-1.0] + [1.0] * 7)
+    wrong = [(A, np.eye(8)), (np.triu(A, -1), np.eye(8)), (H, np.eye(8)), (H * (1 + 1e-11), Q), (H, turned), (H, 2 * Q)]
+    for answer in wrong:
+        with pytest.raises(AssertionError):
+            assert_hessenberg(A, *answer)
 
 
 @pytest.mark.parametrize("implementation", jk.implementations("hessenberg"))

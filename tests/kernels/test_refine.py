@@ -154,6 +154,7 @@ class TestRefine:
             before, after = backward_error(A[k], T[k], Q[k]), backward_error(A[k], result.T[k], result.Q[k])
             assert after < 5e-7 or name in SENSITIVE, name
             assert after <= max(0.6 * before, 6e-8), name
+        assert backward_error(A[0], np.triu(A[0]), np.eye(SIZE)) > 0.1  # an identity answer
 
     def test_working_precision_at_512(self):
         A = np.stack([matrix(name, 512, np.float32) for name in ("ginibre", "orthogonal")])

@@ -1,5 +1,6 @@
 """Reordering: Schur forms stay Schur forms of the same matrix, the order is the one asked for, LAPACK agrees."""
 
+import functools
 from typing import Any
 
 import jaxdyn_kernels as jk
@@ -15,6 +16,7 @@ SIZE = 20
 NAMES = tuple(CLASSES)
 
 
+@functools.cache
 def forms(dtype):
     """One batch of all classes: matrices, forms, eigenvalues."""
     A = np.stack([matrix(name, SIZE, dtype) for name in NAMES])
@@ -51,28 +53,49 @@ def test_sorted_by_modulus(dtype):
             assert np.all(np.diff(np.abs(there)) <= 0), name
 
 
+SORTS = {
+    "lhp": lambda z: z.real < 0,
+    "rhp": lambda z: z.real >= 0,
+    "iuc": lambda z: np.abs(z) <= 1,
+    "ouc": lambda z: np.abs(z) > 1,
+}
+"""The sorts that scipy's schur has names for."""
+
+
 @pytest.mark.parametrize("dtype", [np.float64, np.complex128])
-def test_selected_subspace_is_lapacks(dtype):
-    """LAPACK's sorted form (gees with trsen) gives another basis of the same invariant subspace."""
+@pytest.mark.parametrize("sort", SORTS)
+def test_selected_subspace_is_lapacks(sort, dtype):
+    """LAPACK's sorted form (gees with trsen) gives another basis of the same invariant subspace, of as many rows."""
     A, form, values = forms(dtype)
-    done = jk.reorder(form.T, form.Q, select=values.real < 0)
+    done = jk.reorder(form.T, form.Q, select=SORTS[sort](values))
     moved = []
-    for name in ("ginibre", "companion"):
+    for name in ("ginibre", "companion", "graded"):
         k = NAMES.index(name)
-        answer: Any = scipy.linalg.schur(A[k], sort="lhp")
+        answer: Any = scipy.linalg.schur(A[k], sort=sort)
         T, Q, count = answer
-        assert 0 < count < SIZE
+        assert count == np.count_nonzero(SORTS[sort](values[k]))
         ours, theirs, first = (np.asarray(X)[:, :count] for X in (done.Q[k], Q, form.Q[k]))
+        assert np.all(SORTS[sort](np.asarray(jk.eigenvalues_from_schur(done.T[k])))[:count])
+        if not 0 < count < SIZE:
+            continue
         # A subspace moves by a perturbation over the separation of the two parts of the spectrum (Stewart).
         size = SIZE - count
         both = np.kron(np.eye(size), T[:count, :count]) - np.kron(T[count:, count:].T, np.eye(count))
         limit = 20 * SIZE * np.finfo(dtype).eps * np.linalg.norm(A[k]) / np.linalg.svd(both, compute_uv=False)[-1]
-        assert limit < 1e-3
+        assert limit < 1e-3 or name == "graded"
         assert np.linalg.norm(ours @ ours.conj().T - theirs @ theirs.conj().T) < limit
         moved.append(np.linalg.norm(ours @ ours.conj().T - first @ first.conj().T))
-        assert np.all(np.asarray(jk.eigenvalues_from_schur(done.T[k]))[:count].real < 0)
-        assert np.all(np.diagonal(T)[:count].real < 0)
     assert max(moved) > 0.1  # the form as it was is another answer
+
+
+@pytest.mark.parametrize(("sort", "first"), [("lhp", [-(2**0.5), -0.5]), ("iuc", [-0.5, 0.5]), ("rhp", [0.5, 2**0.5])])
+def test_a_matrix_with_known_eigenvalues(sort, first):
+    """The one that scipy checks its sorted form with: eigenvalues +-1/2 and +-sqrt(2), two on either side."""
+    A = np.array([[4, 3, 1, -1], [-4.5, -3.5, -1, 1], [9, 6, -4, 4.5], [6, 4, -3, 3.5]])
+    form = jk.schur(A)
+    done = jk.reorder(form.T, form.Q, select=SORTS[sort](np.asarray(jk.eigenvalues_from_schur(form.T))))
+    assert_schur(A, done.T, done.Q)
+    assert np.allclose(np.sort(np.diagonal(done.T)[:2]), first)
 
 
 def test_pairs_move_as_one_and_equal_keys_stay():

@@ -58,8 +58,9 @@ class TestSchur:
         assert result.status == Status.OK
         assert result.implementation == implementation
         assert_schur(A, result.T, result.Q)
-        assert result.residual <= 20
         assert result.orthogonality <= 20
+        # Ten times LAPACK's own, which is nothing for some classes.
+        assert result.residual <= max(10 * float(jk.schur(A, implementation="lapack").residual), 1)
 
     @pytest.mark.parametrize("dtype", REAL)
     @pytest.mark.parametrize("name", CLASSES)

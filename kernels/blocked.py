@@ -1,0 +1,117 @@
+"""Inverse and orthonormal basis by panels in one loop: programs that are as small for n = 4096 as for n = 64.
+
+XLA's own LU, triangular solve and QR unroll their panels of 128 columns on a TPU: at n = 4096 each is 32 programs of
+shapes of their own, and takes minutes to compile. Here every panel is one trip of a loop over arrays of full size,
+masked where a panel has no part. That costs up to three times the operations, all of them in products of an n x b and a
+b x n matrix. On platforms whose vendor has a library the library is called (schur/sign.py, schur/split.py).
+
+Inverse: Gauss-Jordan elimination in place with partial pivoting (Higham, Accuracy and Stability of Numerical
+Algorithms, 2nd edition, section 14.4), pivot rows remembered and not swapped. Basis: Householder reflectors in the
+compact form I - V S V^H (Schreiber and Van Loan, SIAM J. Sci. Stat. Comput. 10, 1989).
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Inexact
+
+from .reflectors import reflector
+from .scaling import adjoint, matmul
+
+PANEL = 128
+"""Columns a panel: the width of a TPU's matrix unit."""
+
+
+def inverse(X: Inexact[Array, "*batch n n"], panel: int = PANEL) -> Inexact[Array, "*batch n n"]:
+    """Inverses, with infinity or NaN for a matrix that is singular. Cost: 2 n^3 operations, n dependent steps."""
+    function = partial(_inverse, width=min(panel, X.shape[-1]))
+    for _ in range(X.ndim - 2):
+        function = jax.vmap(function)
+    return function(X)
+
+
+def _inverse(X: Inexact[Array, "n n"], width: int) -> Inexact[Array, "n n"]:
+    n = X.shape[-1]
+    rows, columns = jnp.arange(n), jnp.arange(width)
+    count = -(-n // width)
+    # The last panel is filled up with columns of zeros that take no pivot.
+    extra = count * width - n
+    X = jnp.pad(X, ((0, 0), (0, extra)))
+
+    def eliminate(j, state, *, start):
+        W, pivots, free = state
+        column = lax.dynamic_index_in_dim(W, j, axis=1, keepdims=False)
+        size = jnp.abs(column.real) + jnp.abs(column.imag)
+        at = jnp.argmax(jnp.where(free, jnp.where(jnp.isnan(size), jnp.inf, size), -1)).astype(jnp.int32)
+        real = start + j < n
+        row = lax.dynamic_index_in_dim(W, at, axis=0, keepdims=False)
+        unit = 1 / row[j]
+        row = jnp.where(columns == j, unit, row * unit)
+        others = jnp.where((rows == at)[:, None], 0, jnp.where(columns == j, 0, W) - column[:, None] * row)
+        new = jnp.where((rows == at)[:, None], row, others)
+        return (
+            jnp.where(real, new, W),
+            pivots.at[start + j].set(at, mode="drop"),
+            free & ((rows != at) | ~real),
+        )
+
+    def one_panel(k, state):
+        X, pivots, free = state
+        start = (k * width).astype(jnp.int32)
+        W = lax.dynamic_slice_in_dim(X, start, width, axis=1)
+        W, pivots, free = lax.fori_loop(0, width, partial(eliminate, start=start), (W, pivots, free))
+        chosen = lax.dynamic_slice_in_dim(jnp.pad(pivots, (0, extra), constant_values=n), start, width)
+        top = X.at[chosen].get(mode="fill", fill_value=0)
+        X = X.at[chosen].set(0, mode="drop") + matmul(W, top)
+        return lax.dynamic_update_slice_in_dim(X, W, start, axis=1), pivots, free
+
+    start = X, jnp.zeros(n, jnp.int32), jnp.ones(n, bool)
+    X, pivots, _ = lax.fori_loop(0, count, one_panel, start)
+    # Row pivots[c] holds row c of the inverse of P X, whose columns are those of the inverse times P.
+    return X[pivots, :n][:, jnp.argsort(pivots)]
+
+
+def orthonormal(X: Inexact[Array, "*batch n n"], panel: int = PANEL) -> Inexact[Array, "*batch n n"]:
+    """Unitary Q of X = Q R. Cost: 8 n^3 operations, n dependent steps."""
+    flat = X.reshape(-1, *X.shape[-2:])
+    return _orthonormal(flat, min(panel, X.shape[-1])).reshape(X.shape)
+
+
+def _orthonormal(X: Inexact[Array, "B n n"], width: int) -> Inexact[Array, "B n n"]:
+    batch, n, _ = X.shape
+    rows, columns = jnp.arange(n), jnp.arange(width)
+    count = -(-n // width)
+    X = jnp.pad(X, ((0, 0), (0, 0), (0, count * width - n)))
+
+    def one_panel(k, state):
+        X, Q = state
+        start = k * width
+        W = lax.dynamic_slice_in_dim(X, start, width, axis=2)
+
+        def column(j, state):
+            W, V, S = state
+            x = lax.dynamic_index_in_dim(W, j, axis=2, keepdims=False)
+            house = reflector(jnp.where(rows >= start + j, x, 0), rows == start + j)
+            # Beyond the last column there is nothing left, and the reflector is the identity.
+            v = jnp.where(rows >= start + j, house.v, 0)
+            W = W - v[:, :, None] * (jnp.conj(house.tau)[:, None] * _product(jnp.conj(v), W))[:, None, :]
+            overlap = _product(v, jnp.conj(V))
+            s = jnp.sum(S * overlap[:, None, :], axis=2)
+            s = jnp.where(columns == j, house.tau[:, None], -house.tau[:, None] * s)
+            here = columns == j
+            return W, jnp.where(here, v[:, :, None], V), jnp.where(here, s[:, :, None], S)
+
+        zeros = jnp.zeros((batch, n, width), X.dtype), jnp.zeros((batch, width, width), X.dtype)
+        _, V, S = lax.fori_loop(0, width, column, (W, *zeros))
+        X = X - matmul(V, matmul(adjoint(S), matmul(adjoint(V), X)))
+        return X, Q - matmul(matmul(matmul(Q, V), S), adjoint(V))
+
+    Q = jnp.broadcast_to(jnp.eye(n, dtype=X.dtype), (batch, n, n))
+    return lax.fori_loop(0, count, one_panel, (X, Q))[1]
+
+
+def _product(x: Inexact[Array, "B m"], M: Inexact[Array, "B m k"]) -> Inexact[Array, "B k"]:
+    """x^T M of every matrix, in the full precision of the type."""
+    return jnp.einsum("bm,bmk->bk", x, M, precision=lax.Precision.HIGHEST)

@@ -1,0 +1,64 @@
+"""The inverse and the orthonormal basis that a TPU gets: full panels, part of one, and one that is all there is."""
+
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+from jaxdyn_kernels.blocked import inverse, orthonormal
+
+from tests.kernels.conftest import QUICK
+from tests.matrices import matrix
+
+
+@pytest.mark.parametrize(("n", "panel"), [(32, 16), (21, 8), (5, 128)])
+@pytest.mark.parametrize("dtype", [np.float32, np.complex128])
+def test_inverse_and_basis(n, panel, dtype):
+    A = np.stack([matrix(name, n, dtype) for name in ("ginibre", "permutation", "orthogonal", "zero")])
+    A[0, 0, 0] = 0  # the first pivot is another row's
+    found, Q = (np.asarray(jax.jit(partial(f, panel=panel), compiler_options=QUICK)(A)) for f in (inverse, orthonormal))
+    eps = np.finfo(dtype).eps
+    for k in range(3):
+        assert_inverse(A[k], found[k], eps)
+    assert not np.any(np.isfinite(found[3]))
+    for k in range(4):
+        assert_basis(A[k], Q[k], eps)
+    with pytest.raises(AssertionError):
+        assert_inverse(A[0], np.eye(n), eps)
+    with pytest.raises(AssertionError):
+        assert_basis(A[0], np.eye(n), eps)
+    with pytest.raises(AssertionError):
+        assert_basis(A[0], A[0], eps)
+
+
+def assert_inverse(A, X, eps):
+    """A X and X A are the identity, to rounding times the condition."""
+    limit = 10 * len(A) * eps * np.linalg.cond(A)
+    A, X, eye = (np.asarray(M, np.complex128) for M in (A, X, np.eye(len(A))))
+    assert max(np.linalg.norm(A @ X - eye), np.linalg.norm(X @ A - eye)) <= limit
+
+
+def assert_basis(A, Q, eps):
+    """Q is unitary and Q^H A upper triangular."""
+    A, Q = (np.asarray(M, np.complex128) for M in (A, Q))
+    assert np.linalg.norm(Q.conj().T @ Q - np.eye(len(A))) <= 10 * len(A) * eps
+    assert np.linalg.norm(np.tril(Q.conj().T @ A, -1)) <= 10 * len(A) * eps * np.linalg.norm(A)
+
+
+def test_what_a_tpu_runs_splits_as_well(monkeypatch):
+    """The split of blocks with these two in the place of the host's."""
+    from jaxdyn_kernels.schur import sign, split
+
+    D = np.zeros((2, 24, 24), np.float32)
+    D[0], D[1, :17, :17] = matrix("ginibre", 24, np.float32), matrix("ginibre", 17, np.float32)
+    monkeypatch.setattr(sign, "_inverse", inverse)
+    monkeypatch.setattr(split, "_orthonormal", orthonormal)
+    keys = jax.vmap(jax.random.key)(np.arange(2))
+    given = D, np.array([24, 17]), np.array([0, 0]), np.full(2, 1e-3, np.float32), np.full(2, 1e-7, np.float32), keys
+    found = jax.jit(split.split, compiler_options=QUICK)(*given)
+    assert np.all(found.accepted)
+    for k, size in enumerate((24, 17)):
+        Q, rank = np.asarray(found.Q[k], float), int(found.rank[k])
+        assert 0 < rank < size
+        assert np.linalg.norm(Q.T @ Q - np.eye(24)) < 1e-5
+        assert np.linalg.norm((Q.T @ D[k] @ Q)[rank:, :rank]) < 1e-3
