@@ -35,8 +35,8 @@ from .flops import count_flops
 from .footprint import footprint
 from .models import outline, texts_of
 from .plan import ModelEntry, Plan
-from .run import schema_of
 from .units import Work, make_work
+from .worker import schema_of
 
 DECOMPOSITION = 60
 """Operations over n^3 of all that is taken of one matrix: Schur form, both sides' eigenvectors, singular values and

@@ -22,7 +22,7 @@ from jaxdyn.models.model import Model
 from jaxdyn.pipeline.averaged import merged_means, unit_sums
 from jaxdyn.pipeline.layout import make_schema
 from jaxdyn.store import Store
-from jaxdyn.sweep import manifest, presets, run
+from jaxdyn.sweep import claiming, manifest, presets, worker
 from jaxdyn.sweep.plan import ModelEntry, Plan, Texts
 from jaxdyn.training.settings import TrainSettings
 from tests.words import WordTokenizer
@@ -71,6 +71,12 @@ def compute(model, settings, samples, layers, unit, tick, *, delay: Callable[[],
     yield None, {key: array for key, array in arrays.items() if "layer" not in dims[key]}
 
 
+def compute_units(models, settings, samples, layers, units, tick, **given: Any) -> Iterator:
+    """Several units side by side."""
+    work = [(model, settings, samples, layers, unit, tick) for model, unit in zip(models, units, strict=True)]
+    yield from map(list, zip(*(compute(*one, **given) for one in work), strict=True))
+
+
 def finish(store: Store, model, settings, layers, tick) -> None:
     """The merged means alone, in place of what is measured of them."""
     del model, tick
@@ -84,9 +90,9 @@ def finish(store: Store, model, settings, layers, tick) -> None:
 PATCHES = (
     (presets, "load", model_of),
     (manifest, "outline", model_of),
-    (presets, "run_unit", compute),
-    (run, "finish", finish),
-    (run, "POLL", 0.02),
+    (presets, "run_units", compute_units),
+    (claiming, "finish", finish),
+    (worker, "POLL", 0.02),
 )
 
 
@@ -95,7 +101,7 @@ def install(delay: float = 0.0) -> None:
     for module, name, value in PATCHES:
         setattr(module, name, value)
     if delay:
-        presets.run_unit = lambda *work: compute(*work, delay=lambda: time.sleep(delay))  # pyright: ignore
+        presets.run_units = lambda *work: compute_units(*work, delay=lambda: time.sleep(delay))  # pyright: ignore
 
 
 class Child:
