@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
+from jaxdyn.errors import InputError
 from jaxdyn.models.model import Model
 from jaxdyn.pipeline.run import finish
 from jaxdyn.store import StoreError, open_for_resume
@@ -50,8 +51,8 @@ class Lockstep(Worker):
         try:
             for run in self.manifest.runs:
                 self._run(run)
-        except jax.errors.JaxRuntimeError as error:
-            if self.processes == 1:
+        except (jax.errors.JaxRuntimeError, ValueError) as error:
+            if self.processes == 1 or isinstance(error, InputError | StoreError) or not _of_exchange(error):
                 raise
             first = " ".join(str(error).split())[:200]
             msg = f"mesh: another process of this sweep has ended ({first}); the same command goes on from here"
@@ -118,6 +119,11 @@ class Lockstep(Worker):
         """Return process 0's value in every process; none goes on before all are here."""
         found = np.asarray(multihost_utils.broadcast_one_to_all(np.asarray(value, np.int32)))
         return found if found.ndim else int(found)
+
+
+def _of_exchange(error: Exception) -> bool:
+    """Whether an error is that of an exchange between processes: gloo's comes as a ValueError."""
+    return isinstance(error, jax.errors.JaxRuntimeError) or "Gloo" in str(error)
 
 
 def with_whole_unembedding(model: Model) -> Model:

@@ -34,14 +34,14 @@ class Alone:
 
     Attributes
     ----------
-    together : units that this process computes side by side, one a device.
+    together, devices : units that this process computes side by side, one on each of its devices.
     """
 
     def __init__(self, plan: Plan, *, process: int, processes: int) -> None:
         self._plan, self._process, self._processes = plan, process, processes
         self._devices = jax.local_devices()[: 1 if plan.mesh == "one" else None]
         self._copies: tuple[Model | None, list[Model]] = None, []
-        self.together = len(self._devices)
+        self.together = self.devices = len(self._devices)
 
     def load(self, entry: ModelEntry) -> Model:
         """Load the weights, all of them."""
@@ -68,7 +68,7 @@ class Together:
     Attributes
     ----------
     mesh : all devices.
-    together : units of a round, one a device.
+    together, devices : units of a round, one on each device of all processes.
     local : which of them are this process's.
     """
 
@@ -80,7 +80,7 @@ class Together:
             )
             raise InputError(msg, page=PAGE)
         self._plan, self.mesh = plan, group_mesh(plan)
-        self.together = self.mesh.devices.size
+        self.together = self.devices = self.mesh.devices.size
         own = jax.process_index()
         self.local = [k for k, device in enumerate(self.mesh.devices.flat) if device.process_index == own]
 

@@ -73,7 +73,7 @@ class Worker:
         self.before = sum(map(len, self._done.values()))
         self.log.say(
             f"process {process} of {processes}, {manifest.threads} threads, {self.before} of {manifest.units} units "
-            f"done before; {presence.name}"
+            f"done before, on {strategy.devices} devices, {strategy.together} units at once; {presence.name}"
         )
 
     def work(self) -> None:

@@ -7,11 +7,13 @@ in place in this process; `Child` runs it in another.
 import dataclasses
 import hashlib
 import multiprocessing
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
@@ -19,11 +21,12 @@ import xarray as xr
 from jaxdyn import application, sweep
 from jaxdyn.models import parameters
 from jaxdyn.models.model import Model
+from jaxdyn.pipeline import unit
 from jaxdyn.pipeline.averaged import merged_means, unit_sums
 from jaxdyn.pipeline.layout import make_schema
 from jaxdyn.store import Store
-from jaxdyn.sweep import claiming, manifest, presets, worker
-from jaxdyn.sweep.plan import ModelEntry, Plan, Texts
+from jaxdyn.sweep import claiming, lockstep, manifest, presets, worker
+from jaxdyn.sweep.plan import TOGETHER, ModelEntry, Plan, Texts
 from jaxdyn.training.settings import TrainSettings
 from tests.words import WordTokenizer
 
@@ -87,6 +90,61 @@ def finish(store: Store, model, settings, layers, tick) -> None:
     store.finish({"mean": xr.Dataset({"mean_jacobian": (("layer", "matrix", "row", "column"), np.stack(means))})})
 
 
+class Measures:
+    """In place of `Measurer`: of each Jacobian the size and the norms that came with it, zeros for the other numbers."""
+
+    schema: Any = None
+    """Of the store that was made or opened last."""
+
+    def __init__(self, arch, settings, layers, members) -> None:
+        del arch, layers
+        self._settings, self._count = settings, len(members)
+
+    def measure(self, layer: int, matrices, norms, tick) -> dict[str, np.ndarray]:
+        """Arrays by key, (parts, samples, ...)."""
+        del layer, tick
+        sizes, found = {**self.schema.sizes, "sample": self._count}, {}
+        for variable in self.schema.variables:
+            if variable.group not in ("units", "matrices"):
+                shape = [sizes[dim] for dim in variable.dims if dim != "layer"]
+                found[variable.key] = np.zeros(shape, variable.dtype)
+        kinds = self._settings.matrices
+        for part, name in enumerate(self._settings.parts):
+            kind = kinds.index("block" if name == "update" else name)
+            found["henrici"][part] = np.linalg.norm(matrices[kind], axis=(-2, -1))
+            found["input_norm"][part], found["output_norm"][part] = norms[kind]
+        return found
+
+    def cumulative(self) -> dict[str, np.ndarray]:
+        """Nothing: the plan's layers have gaps."""
+        return {}
+
+
+def real_jacobians(delay: float) -> None:
+    """Real models, Jacobians and sums of units, with stubs for what is measured of them, for good in this process."""
+    begin, measure = worker.Worker._work, Measures.measure
+
+    def slow(self: Any, *given: Any) -> Any:
+        time.sleep(delay)
+        return measure(self, *given)
+
+    def begun(self: Any, run: Any) -> Any:
+        work, fixed = begin(self, run)
+        Measures.schema = worker.schema_of(work, ["0"] * work.samples.units)
+        return work, fixed
+
+    patches = (
+        (worker.Worker, "_work", begun),
+        (Measures, "measure", slow),
+        (unit, "Measurer", Measures),
+        (claiming, "finish", finish),
+        (lockstep, "finish", finish),
+        (worker, "POLL", 0.02),
+    )
+    for place, name, value in patches:
+        setattr(place, name, value)
+
+
 PATCHES = (
     (presets, "load", model_of),
     (manifest, "outline", model_of),
@@ -108,6 +166,7 @@ class Child:
     """A process that does its part of a sweep with stub units."""
 
     def __init__(self, plan: Plan, process: int = 0, processes: int = 1, **options: Any) -> None:
+        """Begin; with `devices`, so many of this machine's processor, units have real Jacobians."""
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([__name__])
         self._reader, writer = context.Pipe(duplex=False)
@@ -133,12 +192,23 @@ class Child:
 
 
 def _child(plan: Plan, process: int, processes: int, options: dict[str, Any], writer: Any) -> None:
-    install(options.pop("delay", 0.0))
+    delay, devices = options.pop("delay", 0.0), options.pop("devices", None)
+    if devices is None:
+        install(delay)
+    else:
+        real_jacobians(delay)
+        jax.config.update("jax_num_cpu_devices", devices)
+        jax.config.update("jax_enable_x64", plan.dtype == "float64")
     coordinator = options.pop("coordinator", None)
     if coordinator:
-        process, processes = application.join(coordinator, process, processes, local=True)
+        lockstep, stale = plan.mesh in TOGETHER, options.get("stale", 60.0)
+        process, processes = application.join(
+            coordinator, process, processes, local=True, lockstep=lockstep, stale=stale
+        )
         options["leave"] = application.leave
     try:
         writer.send(sweep.sweep(plan, process=process, processes=processes, **options).as_dict())
     except ValueError as error:
         writer.send(str(error))
+        if application.in_lockstep:
+            os._exit(2)  # as the command does
