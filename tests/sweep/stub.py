@@ -19,13 +19,13 @@ import numpy as np
 import xarray as xr
 
 from jaxdyn import application, sweep
-from jaxdyn.models import parameters
+from jaxdyn.models import parameters, weights
 from jaxdyn.models.model import Model
 from jaxdyn.pipeline import unit
 from jaxdyn.pipeline.averaged import merged_means, unit_sums
 from jaxdyn.pipeline.layout import make_schema
 from jaxdyn.store import Store
-from jaxdyn.sweep import claiming, lockstep, manifest, presets, worker
+from jaxdyn.sweep import claiming, lockstep, manifest, models, presets, worker
 from jaxdyn.sweep.plan import TOGETHER, ModelEntry, Plan, Texts
 from jaxdyn.training.settings import TrainSettings
 from tests.words import WordTokenizer
@@ -91,7 +91,7 @@ def finish(store: Store, model, settings, layers, tick) -> None:
 
 
 class Measures:
-    """In place of `Measurer`: of each Jacobian the size and the norms that came with it, zeros for the other numbers."""
+    """In place of `Measurer`: of each Jacobian its size and the norms that came with it, zeros for the rest."""
 
     schema: Any = None
     """Of the store that was made or opened last."""
@@ -137,6 +137,8 @@ def real_jacobians(delay: float) -> None:
         (worker.Worker, "_work", begun),
         (Measures, "measure", slow),
         (unit, "Measurer", Measures),
+        (weights, "load_tokenizer", lambda _: WordTokenizer()),  # the real ones take seconds to import
+        (models, "load_tokenizer", lambda _: WordTokenizer()),
         (claiming, "finish", finish),
         (lockstep, "finish", finish),
         (worker, "POLL", 0.02),
@@ -197,6 +199,9 @@ def _child(plan: Plan, process: int, processes: int, options: dict[str, Any], wr
         install(delay)
     else:
         real_jacobians(delay)
+        os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"  # compiling costs all the time
+        jax.config.update("jax_compilation_cache_dir", str(plan.out.parent / "compiled"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         jax.config.update("jax_num_cpu_devices", devices)
         jax.config.update("jax_enable_x64", plan.dtype == "float64")
     coordinator = options.pop("coordinator", None)
