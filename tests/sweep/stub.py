@@ -4,10 +4,13 @@ The store, the claims, the processes and the order in which sums are merged are 
 in place in this process; `Child` runs it in another.
 """
 
+import base64
 import dataclasses
 import hashlib
 import multiprocessing
 import os
+import pickle
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,7 +28,7 @@ from jaxdyn.pipeline import unit
 from jaxdyn.pipeline.averaged import merged_means, unit_sums
 from jaxdyn.pipeline.layout import make_schema
 from jaxdyn.store import Store
-from jaxdyn.sweep import claiming, lockstep, manifest, models, presets, worker
+from jaxdyn.sweep import claiming, lockstep, manifest, models, presets, processes, worker
 from jaxdyn.sweep.plan import TOGETHER, ModelEntry, Plan, Texts
 from jaxdyn.training.settings import TrainSettings
 from tests.words import WordTokenizer
@@ -191,6 +194,39 @@ class Child:
             return self._reader.recv() if self._reader.poll(60) else "silent for a minute"
         except EOFError:
             return "gone"
+
+
+class Starter:
+    """A process that starts others for a sweep, as `--processes N` does; a unit of theirs takes a second."""
+
+    def __init__(self, plan: Plan, count: int) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload([__name__])
+        self._process = context.Process(target=_start, args=(plan, count))
+        self._process.start()
+
+    def terminate(self) -> None:
+        """Send SIGTERM."""
+        self._process.terminate()
+
+    def wait(self) -> int | None:
+        """Wait for its end; its exit code."""
+        self._process.join(60)
+        return self._process.exitcode
+
+
+def _start(plan: Plan, count: int) -> None:
+    told = base64.b64encode(pickle.dumps(plan)).decode()
+    program = f"from tests.sweep import stub; stub.started({told!r})"
+    processes._CHILD = program  # pyright: ignore[reportPrivateUsage]
+    raise SystemExit(processes.start_here([], count, 1, plan.out / "logs", joined=False))
+
+
+def started(told: str) -> None:
+    """Do the part of a process that `Starter` has started."""
+    install(0.4)
+    place = [int(sys.argv[sys.argv.index(name) + 1]) for name in ("--process-id", "--num-processes")]
+    sweep.sweep(pickle.loads(base64.b64decode(told)), process=place[0], processes=place[1])
 
 
 def _child(plan: Plan, process: int, processes: int, options: dict[str, Any], writer: Any) -> None:

@@ -8,14 +8,18 @@ the same program on the host with every preset. `JAXDYN_TEST_PROCESSES=1` runs t
 import dataclasses
 import json
 import socket
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 
 import jaxdyn
+from jaxdyn.models import orbax_copy
 from jaxdyn.store import done_units
 from jaxdyn.sweep.log import read_metrics
 from jaxdyn.sweep.plan import ModelEntry, Plan, Texts
@@ -28,6 +32,7 @@ STORE = "tiny/in-context/results.zarr"
 SPLIT = TrainSettings(width=8, layers=3, heads=2, kv_heads=2, ff_dim=12, context=16, steps=1, warmup=0)
 """Sizes that two devices divide."""
 UNITS = 5
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +146,40 @@ def test_another_mesh_and_processes_that_have_not_joined_are_refused(fsdp: Plan,
     assert "now it is with one or data" in told
     child = Child(fsdp, 0, 2, devices=1)
     assert "mesh: got fsdp with 2 processes that have not joined in jax's runtime" in child.result()
+
+
+@pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="needs /proc/self/io, which counts what is read: Linux")
+def test_a_process_reads_its_part_of_a_copy_and_checks_as_much(copy: tuple[Path, float]) -> None:
+    """Of two processes each reads half of the bytes for its parameters, and half for their hashes."""
+    folder, wanted = copy
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    line = [sys.executable, "-m", "tests.sweep.read_part", str(folder), "fsdp"]
+    running = [
+        subprocess.Popen([*line, str(k), "2", address], stdout=subprocess.PIPE, text=True, cwd=ROOT) for k in range(2)
+    ]
+    told = [json.loads(one.communicate(timeout=120)[0].splitlines()[-1]) for one in running]
+    for one in told:
+        assert 0.49 < one["own"] < 0.51
+        assert one["read"] < 0.55
+        assert one["hashed"] < 0.6
+        assert one["total"] == pytest.approx(wanted, rel=1e-4)
+    assert sum(one["hashed"] for one in told) > 1, "every file is checked by one of them"
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+    """A copy of a model of 6 MB, and the sum of its parameters."""
+    place = tmp_path_factory.mktemp("copy")
+    sizes = {"width": 128, "layers": 4, "heads": 4, "kv_heads": 4, "ff_dim": 512, "context": 16}
+    write_model(TrainSettings(**sizes, steps=1, warmup=0), 4096, place / "model")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(orbax_copy, "CHUNK", (2**14, 2**22))  # pieces that are small for a small model
+        patch.setattr(orbax_copy, "FILE", (2**18, 2**28))
+        whole = jaxdyn.convert(place / "model", place / "copy")
+    total = sum(np.asarray(leaf).sum(dtype=np.float64) for leaf in jax.tree.leaves(jaxdyn.load(whole).params))
+    return whole, float(total)
 
 
 def wait_for(condition: Any, seconds: float = 60.0) -> None:
