@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -34,6 +35,8 @@ COUNTS = {"SLURM": "SLURM_NTASKS", "Open MPI": "OMPI_COMM_WORLD_SIZE", "a TPU sl
 LOCAL = ("JAXDYN_LOCAL_PROCESS", "SLURM_LOCALID", "OMPI_COMM_WORLD_LOCAL_RANK")
 GRACE = 30.0
 """Seconds that interrupted processes get to end by themselves."""
+AGAIN = 3.0
+"""Seconds between two interrupts."""
 
 
 def launcher(environment: Mapping[str, str] = os.environ) -> str | None:
@@ -105,10 +108,7 @@ def start_here(arguments: Sequence[str], count: int, threads: int, logs: Path, *
                 )  # fmt: skip
             codes = [one.wait() for one in running]
         except BaseException:
-            for one in running:
-                one.send_signal(signal.SIGINT)
-            for one in running:
-                one.wait(GRACE)
+            _interrupt(running)
             raise
         finally:
             signal.signal(signal.SIGTERM, before)
@@ -121,6 +121,21 @@ def start_here(arguments: Sequence[str], count: int, threads: int, logs: Path, *
         return max(done)
     print("the sweep is not complete; the same command goes on from here", file=sys.stderr)
     return next((code for code in codes if code > 0), 1)
+
+
+def _interrupt(running: Sequence[subprocess.Popen]) -> None:
+    """Interrupt processes until they end, and kill those that have not within `GRACE`.
+
+    Once is not enough: an interrupt that falls into a callback of Python's collector is reported and ignored.
+    """
+    deadline = time.monotonic() + GRACE
+    while left := [one for one in running if one.poll() is None]:
+        late = time.monotonic() > deadline
+        for one in left:
+            one.send_signal(signal.SIGKILL if late else signal.SIGINT)
+        again = time.monotonic() + AGAIN
+        while time.monotonic() < again and any(one.poll() is None for one in left):
+            time.sleep(0.05)
 
 
 def _stop(number: int, frame: object) -> None:
