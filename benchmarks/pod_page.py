@@ -88,8 +88,8 @@ def _memory(found: list[dict[str, Any]]) -> str:
         [
             *lines,
             "",
-            "The memory is the maker's figure, a GB is 10^9 bytes; what must fit is the sum of the three. The compiler did",
-            'not refuse the program that does not. "Not compiled": not done when this was made.',
+            "The memory is the maker's figure, a GB is 10^9 bytes; what must fit is the sum of the three. The compiler",
+            'did not refuse the program that does not. "Not compiled": not done when this was made.',
             "",
         ]
     )
