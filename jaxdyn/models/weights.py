@@ -70,7 +70,8 @@ def load(
     Notes
     -----
     Beyond the parameters where they stay, the host holds one tensor of the checkpoint at a time. Every process of a
-    pod reads the whole checkpoint, of which it computes the hash.
+    pod reads the whole of a checkpoint in safetensors, of which it computes the hash; of a copy that ``convert`` made
+    each reads its part.
     """
     check_dtype(dtype)
     if mesh is not None:

@@ -1,8 +1,7 @@
 """The presets whose devices hold one model: the store is that of one device, whatever stops the processes meanwhile.
 
 Jacobians, their sums and the exchanges between processes are real, what is measured of the Jacobians is a stub: that is
-the same program on the host with every preset. `JAXDYN_TEST_PROCESSES=1` runs the command itself, with real measures
-(test_real.py).
+the same program on the host with every preset.
 """
 
 import dataclasses
