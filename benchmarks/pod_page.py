@@ -1,5 +1,6 @@
 """The page that `python -m benchmarks pod` writes, from what the compiler said."""
 
+import textwrap
 from typing import Any
 
 from benchmarks.bench_pod import CHIPS, PASSES, case_of, memory_of, name_of, projected, weak_scaling
@@ -11,7 +12,7 @@ _MADE = ("shard_map", "while", "body", "closed_call", "cond")
 _HEAD = """# The sweep's step on TPU slices
 
 Made by `python -m benchmarks pod` with the TPU's own compiler (XLA:TPU, jax {jax}), for slices that are not there: no
-number here was measured on a TPU. Load of the machine at the end: {load}.
+number here was measured on a TPU. Load of the machine at the end: {load}.{notes}
 
 One step: Llama 3.1 8B, weights in bfloat16, prompts of 128 tokens, the last token of each a sample, the in-context
 Jacobian of the block (4096 x 4096, float32), Schur form with vectors by `jaxdyn_kernels` (`xla`), eigenvalues,
@@ -20,7 +21,10 @@ loaded.
 
 **Left out:** singular values and the measures made of them. `jnp.linalg.svd` of 4096 x 4096 matrices without vectors
 was not compiled for a v5e within 400 s (other work beside it), so the complete portrait is not in these programs; at
-256 it compiles in 4 s. The step takes them with `StepSettings(singular=True)`, the default.
+256 it compiles in 4 s. The step takes them with `StepSettings(singular=True)`, the default. A way that may serve:
+`jax.lax.linalg.eigh(implementation=JACOBI)` of one symmetric 4096 x 4096 matrix compiles for a v5e in 33 s with 0.14 GB
+of temporaries (one core, other work beside it); the symmetric factor of a polar decomposition, which it would need
+(`qdwh`), was not compiled after 8.5 minutes of the same, 168 s of them processor time, when it was stopped.
 """
 
 _OPERATIONS = """## Operations of a chip
@@ -50,9 +54,18 @@ not arithmetic, is its time, and the reason why a faster method is needed there.
 def page(found: list[dict[str, Any]], machine: dict[str, Any]) -> str:
     """Write the whole page."""
     good = [result for result in found if "flops" in result]
-    head = _HEAD.format(jax=machine["version_jax"], load=machine["load"][0])
+    notes: dict[str, list[str]] = {}
+    for result in good:
+        if "note" in result:
+            notes.setdefault(result["note"], []).append(name_of(case_of(result)))
+    told = "".join(_paragraph(f"{', '.join(names)}: {note}.") for note, names in notes.items())
+    head = _HEAD.format(jax=machine["version_jax"], load=machine["load"][0], notes=told)
     parts = [head, _memory(found), _operations(good), _seconds(good), _exchanges(good), _loops(good)]
     return "\n".join(parts)
+
+
+def _paragraph(text: str) -> str:
+    return "\n\n" + textwrap.fill(text, 118)
 
 
 def _memory(found: list[dict[str, Any]]) -> str:
@@ -70,15 +83,16 @@ def _memory(found: list[dict[str, Any]]) -> str:
             continue
         used = memory_of(result)
         sizes = " | ".join(_gb(result[key]) for key in ("arguments", "temporaries", "outputs"))
-        lines.append(
-            f"| {name_of(case)} | {result['chips']} | {sizes} | {_gb(chip.memory)} | "
-            f"{100 * (1 - used / chip.memory):.0f} % |"
-        )
+        margin = f"{100 * (1 - used / chip.memory):.0f} %"
+        if used > chip.memory:
+            margin = f"**does not fit**, {_gb(used - chip.memory)} too much"
+        lines.append(f"| {name_of(case)} | {result['chips']} | {sizes} | {_gb(chip.memory)} | {margin} |")
     return "\n".join(
         [
             *lines,
             "",
-            'The memory is the maker\'s figure, a GB is 10^9 bytes. "Not compiled": not done when this was made.',
+            "The memory is the maker's figure, a GB is 10^9 bytes; what must fit is the sum of the three. The compiler",
+            'did not refuse the program that does not. "Not compiled": not done when this was made.',
             "",
         ]
     )

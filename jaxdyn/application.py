@@ -10,6 +10,9 @@ from .errors import InputError
 tracebacks = False
 """Whether the command line prints the traceback of an error too."""
 
+in_lockstep = False
+"""Whether other processes run the same programs as this one: then an error ends it at once, and they see it gone."""
+
 
 def show_tracebacks(on: bool) -> None:
     """Print the traceback of an error too, in this process."""
@@ -58,7 +61,13 @@ def keep_compiled() -> None:
 
 
 def join(
-    coordinator: str | None, process: int | None, processes: int | None, *, local: bool = False
+    coordinator: str | None,
+    process: int | None,
+    processes: int | None,
+    *,
+    local: bool = False,
+    lockstep: bool = False,
+    stale: float = 60.0,
 ) -> tuple[int, int]:
     """Join the other processes of a run through jax's own runtime, before anything has started a device.
 
@@ -67,6 +76,8 @@ def join(
     coordinator, process, processes : HOST:PORT of process 0, this process's number and their count; all None lets jax
         detect the launcher (SLURM, Open MPI, Cloud TPU, GKE).
     local : all of them are on this machine, and nobody else may connect.
+    lockstep : they run programs together, so that none can go on without the others.
+    stale : with `lockstep`, seconds without a sign of one of them after which jax ends the others.
 
     Returns
     -------
@@ -78,13 +89,17 @@ def join(
 
     Notes
     -----
-    A process that dies does not end the others, since nothing here waits for it; but process 0 holds the coordinator,
-    and when that is gone jax ends them all.
+    A process that dies does not end the others, since nothing here waits for it (but with `lockstep`); but process 0
+    holds the coordinator, and when that is gone jax ends them all.
     """
+    global in_lockstep
     import jax
 
-    jax.config.update("jax_enable_recoverability", True)
     options: dict[str, Any] = {} if coordinator is None else {"cluster_detection_method": "deactivate"}
+    if lockstep:
+        options["heartbeat_timeout_seconds"] = max(1, round(stale))
+    else:
+        jax.config.update("jax_enable_recoverability", True)
     if local:
         options["coordinator_bind_address"] = coordinator
     try:
@@ -94,11 +109,14 @@ def join(
         first = " ".join(str(error).split())[:200]
         msg = f"distributed: cannot join {what}: {first}; start the processes by a launcher, or give --coordinator"
         raise InputError(msg, page="docs/sweeps.md") from error
+    in_lockstep = lockstep
     return jax.process_index(), jax.process_count()
 
 
 def leave() -> None:
     """Part from the other processes of a run; nothing where this one is alone."""
+    global in_lockstep
     import jax
 
     jax.distributed.shutdown()
+    in_lockstep = False

@@ -57,6 +57,9 @@ def main() -> None:
         error_console.print(f"interrupted{hint}")
         sys.stdout.flush()
         os._exit(code)  # at once: threads in the middle of their work have nothing to tell
+    if code and application.in_lockstep:
+        sys.stdout.flush()
+        os._exit(code)  # at once: jax would wait for the others, who wait for this process
     sys.exit(code or 0)
 
 

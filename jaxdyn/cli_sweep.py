@@ -56,9 +56,10 @@ def sweep(
         msg = f"plan: got {len(folders)} arguments; give one PLAN.yaml, or folders with --merge"
         raise InputError(msg, page="docs/sweeps.md")
     from .sweep import processes as start
-    from .sweep.plan import load_plan
+    from .sweep.plan import TOGETHER, load_plan
 
     chosen = load_plan(folders[0], out=out)
+    lockstep = chosen.mesh in TOGETHER
     _check(processes, coordinator, process_id, num_processes, distributed=distributed)
     if dry_run:
         _dry_run(chosen, processes or num_processes or 1, threads, as_json=as_json)
@@ -71,18 +72,19 @@ def sweep(
         each = wanted or max(1, start.cores() // processes)
         arguments = [str(folders[0]), *_passed_on(out, stale, retry_failed, quiet, as_json, debug)]
         logs = chosen.out / "logs"
-        raise typer.Exit(start.start_here(arguments, processes, each, logs, joined=distributed))
+        joined = distributed or (lockstep and processes > 1)
+        raise typer.Exit(start.start_here(arguments, processes, each, logs, joined=joined))
     if wanted:
         start.limit_cores(wanted)
     application.configure(chosen.dtype, chosen.weights_dtype)
     os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     place, joined = (process_id or 0, num_processes or 1), True
     if coordinator is not None:
-        place = application.join(
-            start.check_address(coordinator), process_id, num_processes, local=coordinator.startswith("127.0.0.1:")
-        )
+        start.check_address(coordinator)
+        local = coordinator.startswith("127.0.0.1:")
+        place = application.join(coordinator, process_id, num_processes, local=local, lockstep=lockstep, stale=stale)
     elif distributed or (process_id is None and start.launcher()):
-        place = application.join(None, None, None)
+        place = application.join(None, None, None, lockstep=lockstep, stale=stale)
     else:
         joined = False
     command = shlex.join(["jaxdyn", "sweep", str(folders[0]), *([] if out is None else ["--out", str(out)])])

@@ -85,6 +85,30 @@ def test_what_a_loop_slices_is_not_read_whole():
     assert 2 * 512 * 64 * 4 <= moved < 12 * 512 * 64 * 4  # rows, and the whole at the start and end
 
 
+EXCHANGE = """HloModule m
+ENTRY %main (x: f32[8,4]) -> f32[8,4] {
+  %x = f32[8,4]{1,0} parameter(0)
+  ROOT %c = f32[8,4]{1,0} KIND(%x), replica_groups={{0,1}}, metadata={op_name="jit(f)/named/KIND"}
+}
+"""
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute", "ragged-all-to-all",
+        "collective-broadcast",
+    ],
+)  # fmt: skip
+def test_every_kind_of_exchange_is_read_with_its_bytes_and_place(kind):
+    (found,) = hlo.parse(EXCHANGE.replace("KIND", kind)).counts(never).exchanges
+    assert (found.kind, found.scope.split("/")[1], found.bytes, found.times) == (kind, "named", 8 * 4 * 4, 1)
+
+
+def test_what_is_no_exchange_is_not_read_as_one():
+    assert hlo.parse(EXCHANGE.replace("KIND", "negate")).counts(never).exchanges == ()
+
+
 def test_an_exponent_is_the_slope_of_the_logarithms():
     assert exponent([1, 2, 4], [3, 24, 192]) == pytest.approx(3)
     assert exponent([1, 2], [5, 5]) == 0

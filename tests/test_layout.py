@@ -66,6 +66,8 @@ def test_only_spectra_and_what_counts_cores_or_times_a_schur_form_use_kernels() 
         "dynamics/lyapunov.py",
         "sweep/run.py",
         "sweep/step.py",
+        "sweep/portrait.py",
+        "sweep/worker.py",
         "sweep/units.py",
         "sweep/dry_run.py",
         "sweep/processes.py",

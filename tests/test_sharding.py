@@ -85,6 +85,16 @@ def test_split_heads_go_with_the_hidden_units_and_the_vocabulary():
     assert found["embed/tokens"] == PartitionSpec("model", None)
 
 
+def test_what_does_not_divide_into_whole_heads_or_equal_parts_stays_whole():
+    arch = replace(LLAMA, vocab=63, ff_dim=25)
+    found = {path: one.spec for path, one in shardings(
+        arch, parameters.shapes(arch), mesh(data=1, model=8), LAYOUTS["tensor"]
+    ).items()}  # fmt: skip
+    assert found["blocks/attention/q"] == PartitionSpec(None, "model", None), "8 heads of 4"
+    for path in ("blocks/attention/k", "blocks/mlp/up", "embed/tokens"):  # 4 heads of 16 rows, 25 units, 63 words
+        assert all(axis is None for axis in found[path]), path
+
+
 def test_biases_are_split_like_the_rows_they_belong_to():
     arch = replace(LLAMA, qkv_bias=True, mlp_bias=True, output_bias=True)
     found = shardings(arch, parameters.shapes(arch), mesh(data=2, model=4), LAYOUTS["tensor"])

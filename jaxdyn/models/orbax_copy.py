@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 from jax.sharding import Sharding
 
@@ -21,6 +22,11 @@ from jaxdyn.models.decoder import Params
 
 MANIFEST, PARAMS = "jaxdyn.json", "params"
 FORMAT = 1
+
+CHUNKS, CHUNK = 256, (2**20, 2**22)
+"""Pieces in which a parameter is kept, and their bytes, least and most: who restores a part reads its pieces alone."""
+FILES, FILE = 64, (2**20, 2**28)
+"""Files of a copy, about, and their bytes, least and most: the processes of a pod share out their hashes."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +78,12 @@ def save(params: Params, folder: Path, *, source: str, revision: str | None, wei
     """Write ``params/`` and then the manifest into a folder."""
     import orbax.checkpoint as ocp  # slow to import, and needed only here
 
-    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_compression=False)) as checkpointer:
-        checkpointer.save((folder / PARAMS).absolute(), params)
     flat = parameters.flatten(params)
+    pieces = {path: ocp.SaveArgs(chunk_byte_size=_between(leaf.nbytes // CHUNKS, CHUNK)) for path, leaf in flat.items()}
+    size = _between(sum(leaf.nbytes for leaf in flat.values()) // FILES, FILE)
+    arguments = ocp.args.PyTreeSave(params, save_args=parameters.nest(pieces), ocdbt_target_data_file_size=size)
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler(use_compression=False)) as checkpointer:
+        checkpointer.save((folder / PARAMS).absolute(), args=arguments)
     manifest = Manifest(
         source=source,
         revision=revision,
@@ -112,7 +121,8 @@ def restore(
     dict
         The nested parameters, the same as those of the source in this dtype. Files that are missing, changed or too
         many, and a config that contradicts the parameters, are each an ``InputError``. Cost: every file is read twice,
-        once for its hash.
+        once for its hash. Where the devices are those of N processes, each reads the pieces of its own parts, and for
+        their hashes 1/N of the files: one that finds a changed file raises, and takes the others with it.
     """
     shapes = parameters.shapes(arch)
     found = {path: tuple(shape) for path, shape in manifest.shapes.items()}
@@ -121,7 +131,8 @@ def restore(
         listed = ", ".join(f"{path} is {found.get(path)}, the config says {shapes.get(path)}" for path in wrong[:5])
         msg = f"weights: the copy in {folder} does not fit its config.json: {listed}; convert the model again"
         raise InputError(msg)
-    _check_files(folder, manifest)
+    devices = set() if shardings is None else set().union(*(one.device_set for one in shardings.values()))
+    _check_files(folder, manifest, sorted({device.process_index for device in devices}) or [jax.process_index()])
 
     import orbax.checkpoint as ocp  # slow to import, and needed only here
 
@@ -148,15 +159,29 @@ def restore(
     return params
 
 
-def _check_files(folder: Path, manifest: Manifest) -> None:
+def _check_files(folder: Path, manifest: Manifest, processes: list[int]) -> None:
+    """See that all files are there, and that those which are this process's to read are as they were written."""
     there = {str(path.relative_to(folder)): path for path in _files(folder)}
     differ = sorted(there.keys() ^ manifest.files.keys())
     if not differ:
-        differ = [name for name, path in sorted(there.items()) if _hash(path) != manifest.files[name]]
+        differ = [name for name in _share(there, processes) if _hash(there[name]) != manifest.files[name]]
     if differ:
         listed = ", ".join(differ[:5])
         msg = f"weights: the copy in {folder} is damaged: {listed} not as {MANIFEST} says; convert the model again"
         raise InputError(msg)
+
+
+def _share(files: Mapping[str, Path], processes: list[int]) -> list[str]:
+    """Deal files out by their sizes, the largest first to whom has least; every process deals alike."""
+    sizes = {name: path.stat().st_size for name, path in files.items()}
+    held = dict.fromkeys(processes, 0)
+    own = []
+    for name in sorted(sizes, key=lambda name: (-sizes[name], name)):
+        least = min(held, key=lambda process: (held[process], process))
+        held[least] += sizes[name]
+        if least == jax.process_index():
+            own.append(name)
+    return sorted(own)
 
 
 def _check_finite(params: Params, dtype: str) -> None:
@@ -166,6 +191,10 @@ def _check_finite(params: Params, dtype: str) -> None:
         if bad:
             msg = f"weights: {path} has {bad} NaN or inf of {leaf.size} values (as {dtype}); use a wider dtype"
             raise InputError(msg)
+
+
+def _between(size: int, bounds: tuple[int, int]) -> int:
+    return min(max(size, bounds[0]), bounds[1])
 
 
 def _files(folder: Path) -> list[Path]:

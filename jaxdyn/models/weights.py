@@ -27,7 +27,7 @@ from jaxdyn.models.orbax_copy import read_manifest, restore
 from jaxdyn.models.padding import real_entries, real_shape
 from jaxdyn.models.placement import Placement
 from jaxdyn.models.tokenizer import load_tokenizer
-from jaxdyn.sharding import Rules, check_mesh, shardings
+from jaxdyn.sharding import Layout, Rules, check_mesh, shardings
 
 DTYPES = ("float32", "float64", "bfloat16")
 HEAD = "lm_head.weight"
@@ -39,7 +39,7 @@ def load(
     dtype: str = "float32",
     revision: str | None = None,
     mesh: Mesh | None = None,
-    rules: Rules | None = None,
+    rules: Rules | Layout | None = None,
 ) -> Model:
     """Load a model from the Hugging Face hub, a local folder, or a copy that ``convert`` made.
 
@@ -57,8 +57,8 @@ def load(
         Devices over which the parameters are split, each device getting its own part only; None is jax's own choice
         of one device. ``jax.make_mesh((4,), ("model",))`` splits over four.
     rules
-        Logical axis -> mesh axis, see ``jaxdyn.sharding``; None splits vocabulary, heads and the MLP's hidden units
-        over the mesh axis "model". Needs a mesh.
+        Logical axis -> mesh axis, or a ``Layout``, see ``jaxdyn.sharding``; None splits vocabulary, heads and the MLP's
+        hidden units over the mesh axis "model". Needs a mesh.
 
     Returns
     -------
@@ -70,7 +70,8 @@ def load(
     Notes
     -----
     Beyond the parameters where they stay, the host holds one tensor of the checkpoint at a time. Every process of a
-    pod reads the whole checkpoint, of which it computes the hash.
+    pod reads the whole of a checkpoint in safetensors, of which it computes the hash; of a copy that ``convert`` made
+    each reads its part.
     """
     check_dtype(dtype)
     if mesh is not None:

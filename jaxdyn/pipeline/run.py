@@ -116,22 +116,35 @@ def finish(store: Store, model: Model, settings: Settings, layers: tuple[int, ..
 
 
 def store_unit(store: Store, unit: int, pieces: Iterable[tuple[int | None, Arrays]]) -> None:
-    """Write one unit and mark it done.
-
-    Matrices are written layer by layer as they come, numbers all at once, because a write has a price.
-    """
-    numbers: dict[str, list[np.ndarray]] = {}
+    """Write one unit and mark it done."""
+    writer = UnitWriter(store, unit)
     for layer, arrays in pieces:
+        writer.add(layer, arrays)
+    writer.commit()
+
+
+class UnitWriter:
+    """Writes one unit: matrices layer by layer as they come, numbers all at once, because a write has a price."""
+
+    def __init__(self, store: Store, unit: int) -> None:
+        self._store, self._unit = store, unit
+        self._numbers: dict[str, list[np.ndarray]] = {}
+
+    def add(self, layer: int | None, arrays: Arrays) -> None:
+        """Take one layer's arrays, layers in order; without a layer, those that span all."""
         if layer is None:
-            store.write(unit, arrays)
-            continue
+            self._store.write(self._unit, arrays)
+            return
         matrices = {key: value for key, value in arrays.items() if key.startswith(("units/", "matrices/"))}
         if matrices:
-            store.write(unit, matrices, at={"layer": layer})
+            self._store.write(self._unit, matrices, at={"layer": layer})
         for key in arrays.keys() - matrices.keys():
-            numbers.setdefault(key, []).append(arrays[key])
-    store.write(unit, {key: np.stack(values, axis=1) for key, values in numbers.items()})
-    store.commit(unit)
+            self._numbers.setdefault(key, []).append(arrays[key])
+
+    def commit(self) -> None:
+        """Write what is left and mark the unit done."""
+        self._store.write(self._unit, {key: np.stack(values, axis=1) for key, values in self._numbers.items()})
+        self._store.commit(self._unit)
 
 
 def open_store(

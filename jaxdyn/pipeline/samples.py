@@ -65,6 +65,12 @@ class Samples:
         ids[: len(rows)] = self.prompts.token_ids[rows]
         return ids, np.searchsorted(rows, self.prompt[members]), self.position[members], members
 
+    def row_lengths(self, row: Int[np.ndarray, " s"], members: Int[np.ndarray, " s"]) -> Int[np.ndarray, " B"]:
+        """Real tokens of each of a unit's rows, which `padded` gives; 1 in a row that no sample is in."""
+        lengths = np.ones(self.prompts_per_unit, np.int32)
+        lengths[row] = self.prompts.lengths[self.prompt[members]]
+        return lengths
+
 
 def make_samples(prompts: Prompts, *, tokens: str, unit: int) -> Samples:
     """Apply the token rule and fix the units."""

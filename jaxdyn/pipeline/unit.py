@@ -5,14 +5,14 @@ repeats its samples. Whole prompts move from block to block; at each analysed bl
 and each sample is measured on the host beside its nulls.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Array, Float, Int
 
 from jaxdyn.jacobians import sample_jacobians
 from jaxdyn.models import decoder
@@ -100,26 +100,102 @@ def _stack(trees: list[Any]) -> Any:
     return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
 
 
+class MeasuredUnit:
+    """One unit on the host: what its Jacobians become, layer by layer.
+
+    Parameters
+    ----------
+    arch, settings, samples, layers : of the run.
+    unit : its number.
+    """
+
+    def __init__(
+        self, arch: Architecture, settings: Settings, samples: Samples, layers: tuple[int, ...], unit: int
+    ) -> None:
+        self._settings, self._layers, self._kept = settings, layers, len(samples.members(unit))
+        members = samples.padded(unit)[-1]
+        half = samples.prompt[members] % 2
+        self._weight = np.stack([(np.arange(len(members)) < self._kept) & (half == h) for h in (0, 1)])
+        self._measurer = Measurer(arch, settings, layers, members[: self._kept])
+
+    def measure(self, layer: int, matrices: Array, norms: Array, tick: Callable[[], None]) -> tuple[int, Arrays]:
+        """Return the layer's index and its arrays by store key, of Jacobians (P, S, n, n) and norms (P, 2, S)."""
+        settings, kept = self._settings, self._kept
+        found = np.asarray(matrices)[:, :kept]
+        arrays = self._measurer.measure(layer, found, np.asarray(norms)[..., :kept], tick)
+        if "averages" in settings.outputs:
+            sums, counts = _half_sums(matrices, jnp.asarray(self._weight))
+            arrays["units/jacobian_sum"], arrays["units/count"] = np.asarray(sums)[None], np.asarray(counts)[None]
+        if "jacobians" in settings.outputs:
+            arrays["matrices/jacobian"] = found
+        return self._layers.index(layer), {key: arrays[key] for key in arrays.keys() - left_out(settings)}
+
+    def last(self) -> Iterator[tuple[None, Arrays]]:
+        """Yield what spans all layers, where there are products."""
+        if cumulative := self._measurer.cumulative():
+            yield None, {f"cumulative/{name}": value for name, value in cumulative.items()}
+
+
 def run_unit(
     model: Model, settings: Settings, samples: Samples, layers: tuple[int, ...], unit: int, tick: Callable[[], None]
 ) -> Iterator[tuple[int | None, Arrays]]:
-    """Run one unit.
+    """Run one unit where the model is.
 
     Yields (index of the layer, arrays by store key without the layer's axis), layer by layer, and last, where there are
     products, (None, arrays that span all layers). `tick` is called once a sample and layer.
     """
-    arch = model.architecture
-    ids, row, position, members = samples.padded(unit)
-    kept = len(samples.members(unit))
-    lengths = np.ones(len(ids), np.int32)
-    lengths[row] = samples.prompts.lengths[samples.prompt[members]]
-    half = samples.prompt[members] % 2
-    weight = np.stack([(np.arange(len(members)) < kept) & (half == h) for h in (0, 1)])
-    measurer = Measurer(arch, settings, layers, members[:kept])
+    for (piece,) in run_units([model], settings, samples, layers, [unit], tick):
+        yield piece
 
-    contexts = _embed(arch, model.params, jnp.asarray(ids))
+
+def run_units(
+    models: Sequence[Model],
+    settings: Settings,
+    samples: Samples,
+    layers: tuple[int, ...],
+    units: Sequence[int],
+    tick: Callable[[], None],
+) -> Iterator[list[tuple[int | None, Arrays]]]:
+    """Run several units side by side, each where its copy of the model is: what `run_unit` yields, of each.
+
+    All devices have their work before the host measures the first unit's, and the bits of a unit are those that it has
+    alone.
+    """
+    arch = models[0].architecture
+    begun = [unit_jacobians(model, settings, samples, layers, unit) for model, unit in zip(models, units, strict=True)]
+    yield from measure_units(arch, settings, samples, layers, units, zip(*begun, strict=True), tick)
+
+
+def measure_units(
+    arch: Architecture,
+    settings: Settings,
+    samples: Samples,
+    layers: tuple[int, ...],
+    units: Sequence[int],
+    found: Iterable[Sequence[tuple[int, Array, Array]]],
+    tick: Callable[[], None],
+) -> Iterator[list[tuple[int | None, Arrays]]]:
+    """Measure units whose Jacobians come layer by layer, as `unit_jacobians` yields them for each."""
+    measured = [MeasuredUnit(arch, settings, samples, layers, unit) for unit in units]
+    for pieces in found:
+        yield [one.measure(*piece, tick) for one, piece in zip(measured, pieces, strict=True)]
+    for last in zip(*(one.last() for one in measured), strict=True):
+        yield list(last)
+
+
+def unit_jacobians(
+    model: Model, settings: Settings, samples: Samples, layers: tuple[int, ...], unit: int
+) -> Iterator[tuple[int, Array, Array]]:
+    """Start the Jacobians of a unit on the device of the model: layer, Jacobians (P, S, n, n), norms (P, 2, S).
+
+    Nothing is waited for: they are in the making when they come, and the next block is started behind them.
+    """
+    arch, params = model.architecture, model.params
+    ids, row, position, members = samples.padded(unit)
+    lengths = samples.row_lengths(row, members)
+    contexts = _embed(arch, params, jnp.asarray(ids))
     for layer in range(layers[-1] + 1):
-        weights, before = decoder.layer_weights(model.params, layer), contexts
+        weights, before = decoder.layer_weights(params, layer), contexts
         if layer in layers:
             matrices, norms = _jacobians(
                 arch, settings.request, settings.matrices, weights, before, jnp.asarray(row), jnp.asarray(position)
@@ -127,16 +203,7 @@ def run_unit(
         if layer < layers[-1]:  # started now, it runs beside the measuring of this layer
             contexts = _advance(arch, weights, before, jnp.asarray(lengths))
         if layer in layers:
-            found = np.asarray(matrices)[:, :kept]
-            arrays = measurer.measure(layer, found, np.asarray(norms)[..., :kept], tick)
-            if "averages" in settings.outputs:
-                sums, counts = _half_sums(matrices, jnp.asarray(weight))
-                arrays["units/jacobian_sum"], arrays["units/count"] = np.asarray(sums)[None], np.asarray(counts)[None]
-            if "jacobians" in settings.outputs:
-                arrays["matrices/jacobian"] = found
-            yield layers.index(layer), {key: arrays[key] for key in arrays.keys() - left_out(settings)}
-    if cumulative := measurer.cumulative():
-        yield None, {f"cumulative/{name}": value for name, value in cumulative.items()}
+            yield layer, matrices, norms
 
 
 @partial(jax.jit, static_argnums=0)
@@ -153,13 +220,17 @@ def _advance(arch, weights, contexts, lengths):
 def _jacobians(arch, request, kinds, weights, contexts, row, position):
     """Jacobians (P, S, n, n) and norms (P, 2, S) of the residual stream where they enter and leave."""
     out = sample_jacobians(arch, request, weights, contexts, row, position, keep=kinds)
+    return jnp.stack([getattr(out, kind) for kind in kinds]), stream_norms(arch, out, kinds)
+
+
+def stream_norms(arch: Architecture, out: Any, kinds: tuple[str, ...]) -> Float[Array, "P 2 S"]:
+    """Norms of the residual stream where each kind of Jacobian enters and leaves; `out` has x, h and y (S, D)."""
     states = {"x": out.x, "h": out.h, "y": out.y}
     sites = SITES
     if arch.parallel_residual:  # the MLP reads the block's input, and its part is x + mlp(norm(x))
         states["m"], sites = out.y - (out.h - out.x), SITES | {"mlp": ("x", "m")}
     norm = {site: jnp.linalg.norm(state, axis=-1) for site, state in states.items()}
-    norms = jnp.stack([jnp.stack([norm[site] for site in sites[kind]]) for kind in kinds])
-    return jnp.stack([getattr(out, kind) for kind in kinds]), norms
+    return jnp.stack([jnp.stack([norm[site] for site in sites[kind]]) for kind in kinds])
 
 
 @jax.jit

@@ -32,7 +32,8 @@ class Store:
         self._arrays = dict(zip(layout["per_unit"], rest, strict=True))
         self.unit_count: int = -(-self._done.shape[0] // self.unit_sizes["sample"])
         self._labels: dict[str, np.ndarray] = {}
-        self._begin(-1)
+        self._written: dict[int, dict[str, dict[tuple, int]]] = {}
+        """By unit that is being written and array: sizes of the pieces that are durable."""
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -93,11 +94,11 @@ class Store:
         ------
         StoreError : unknown key, wrong shape or dtype, or the disk refuses; the unit is then not marked.
         """
-        if unit != self._unit:
+        if unit not in self._written:
             if self.is_done(unit):
                 msg = f"unit {unit} of {self.path} is done; a done unit is never written again"
                 raise StoreError(msg)
-            self._begin(unit)
+            self._written[unit] = {}
         at = dict(at or {})
         pending, sizes = [], {}
         for key, given in data.items():
@@ -108,7 +109,7 @@ class Store:
         with reported(self.path, "write"):
             arrays.results(pending)
         for key, size in sizes.items():
-            self._written.setdefault(key, {})[tuple(sorted(at.items()))] = size
+            self._written[unit].setdefault(key, {})[tuple(sorted(at.items()))] = size
 
     def commit(self, unit: int) -> None:
         """Mark a unit done: its data are durable since `write` came back.
@@ -118,12 +119,12 @@ class Store:
         StoreError : an array of the unit is missing or has missing pieces, or the disk refuses.
         """
         missing = [key for key in self._arrays if self._missing(unit, key)]
-        if unit != self._unit or missing:
+        if missing:
             msg = f"unit {unit}: not written, or not whole: {', '.join(missing)}; write every per-unit array first"
             raise StoreError(msg)
         with reported(self.path, "write"):
             arrays.results([self._done[self._clipped(unit, "sample")].write(np.bool_(True))])
-        self._begin(-1)
+        del self._written[unit]
 
     def read(self, unit: int, key: str, *, at: Mapping[str, int] | None = None) -> np.ndarray:
         """Read back one per-unit array of one unit, or the piece of it at these indices."""
@@ -170,9 +171,6 @@ class Store:
             files.sync_groups(self.path, [name for name in datasets if name])
             files.consolidate(self.path, {**root_update, **({"complete": True} if complete else {})}, below)
 
-    def _begin(self, unit):
-        self._unit, self._written = unit, {}
-
     def _region(self, unit, key, at):
         """Return the array called key and the index of a unit's part in it."""
         if key not in self._arrays:
@@ -198,7 +196,7 @@ class Store:
 
     def _missing(self, unit, key):
         _, index = self._region(unit, key, {})
-        return sum(self._written.get(key, {}).values()) != math.prod(_lengths(index))
+        return sum(self._written.get(unit, {}).get(key, {}).values()) != math.prod(_lengths(index))
 
     def _own_part(self, name, dataset):
         """Return the dataset without the index coordinates the store has, after checking that it fits the store."""

@@ -4,6 +4,7 @@ The programs of a run are compiled for its shapes, and the compiler says what me
 stated: LAPACK's operations (`DECOMPOSITION` n^3 a matrix and draw), and time, which is a rate measured now times work.
 """
 
+import math
 import os
 import shutil
 import time
@@ -21,7 +22,7 @@ from rich.table import Table
 from jaxdyn.activations import tokenise
 from jaxdyn.catalogue import duration as _time
 from jaxdyn.catalogue import size as _size
-from jaxdyn.models import decoder
+from jaxdyn.models import decoder, parameters
 from jaxdyn.models.model import Model
 from jaxdyn.pipeline import products
 from jaxdyn.pipeline import unit as stages
@@ -30,13 +31,15 @@ from jaxdyn.pipeline.host import compile_task
 from jaxdyn.pipeline.layout import has_product
 from jaxdyn.pipeline.samples import make_samples
 from jaxdyn.pipeline.spectral import Inputs, make_plan, measure_round
+from jaxdyn.sharding import LAYOUTS, mesh_for, shardings
 
 from .flops import count_flops
 from .footprint import footprint
 from .models import outline, texts_of
-from .plan import ModelEntry, Plan
-from .run import schema_of
+from .plan import TOGETHER, ModelEntry, Plan
+from .split_model import split_model
 from .units import Work, make_work
+from .worker import schema_of
 
 DECOMPOSITION = 60
 """Operations over n^3 of all that is taken of one matrix: Schur form, both sides' eigenvectors, singular values and
@@ -72,7 +75,7 @@ def dry_run(plan: Plan, *, processes: int = 1, threads: int | None = None) -> di
             work = make_work(plan, operator, model, texts, prompts)
             key = (model.architecture, operator, prompts.token_ids.shape, work.samples.prompts_per_unit)
             if key not in shared:  # checkpoints of one training have the same programs
-                shared[key] = _programs(work), _round(work, rates)
+                shared[key] = _programs(work), _round(work, rates) | _split(work.model, plan, processes)
             programs, measured = shared[key]
             runs.append(_one(work, entry, programs, measured, rates, threads, processes, limit))
     return _joined(plan, runs, processes, threads, limit, rates)
@@ -213,13 +216,31 @@ def _memory(work: Work, costs: dict[str, float], measured: dict[str, float], thr
     rounds = unit * (settings.draws + 1)
     host = measured["at_work"] * min(threads, rounds) + measured["kept"] * rounds
     device = {
-        "weights": float(_bytes_of(work.model.params)) + costs["layer"],
-        "contexts": costs["contexts"],
+        "weights": measured.get("weights", float(_bytes_of(work.model.params))) + costs["layer"],
+        "contexts": costs["contexts"] * measured.get("group", 1),
         "programs": costs["forward"] + costs["jacobians"] + costs["sums"],
     }
     if jax.local_devices()[0].platform == "cpu":
         device |= {"measuring": host, "process": PROCESS}
     return {**device, "total": sum(device.values())}
+
+
+def _split(model: Model, plan: Plan, processes: int) -> dict[str, float]:
+    """Bytes of weights on a device, and devices that share prompts, where a plan's preset splits a model.
+
+    Every process is taken to have as many devices as this one. What programs take is that of a device alone: each
+    makes whole matrices of one unit, and in "fsdp" has one whole layer at a time.
+    """
+    if plan.mesh not in TOGETHER:
+        return {}
+    devices = jax.local_devices()[:1] * (processes * jax.local_device_count())  # only sizes are asked for
+    group = (plan.model_devices or len(devices)) if plan.mesh == "tensor" else 1
+    mesh = mesh_for(plan.mesh, devices, model=group)
+    split_model(model.architecture, mesh, plan.mesh)  # refuses sizes that do not divide
+    flat = parameters.flatten(model.params)
+    placed = shardings(model.architecture, {path: leaf.shape for path, leaf in flat.items()}, mesh, LAYOUTS[plan.mesh])
+    sizes = (math.prod(placed[path].shard_shape(leaf.shape)) * leaf.dtype.itemsize for path, leaf in flat.items())
+    return {"weights": float(sum(sizes)), "group": float(group)}
 
 
 def _largest(

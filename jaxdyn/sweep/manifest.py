@@ -18,6 +18,7 @@ from jaxdyn.store.files import reported, write_durably
 
 from .models import outline, texts_of
 from .plan import ModelEntry, Plan
+from .presets import mesh_told
 from .strict_yaml import PAGE
 from .units import Run, code, make_work
 
@@ -46,7 +47,8 @@ class Manifest:
 
 def write_manifest(plan: Plan, threads: int) -> None:
     """Describe the sweep from the models' outlines and the texts, and write the file durably."""
-    told = _decisive(plan) | {"format": FORMAT, "threads": threads, "merge_order": MERGE_ORDER, "runs": list_runs(plan)}
+    told = _decisive(plan) | {"mesh": mesh_told(plan), "format": FORMAT, "threads": threads}
+    told |= {"merge_order": MERGE_ORDER, "runs": list_runs(plan)}
     with reported(plan.out, "write"):
         plan.out.mkdir(parents=True, exist_ok=True)
         write_durably(plan.out / FILE, json.dumps(told, indent=1).encode())
@@ -111,6 +113,13 @@ def check_manifest(manifest: Manifest, plan: Plan) -> None:
     ------
     StoreError : one line with all that differs.
     """
+    mesh, made = mesh_told(plan), manifest.told.get("mesh")
+    if mesh != made:
+        msg = (
+            f"mesh: the sweep in {plan.out} was made {_mesh(made)}, on which its bits depend; now it is {_mesh(mesh)}; "
+            "start it as it was, or choose another out"
+        )
+        raise StoreError(msg, page=PAGE)
     now, then = _flat(_decisive(plan)), _flat(manifest.told)
     if plan.threads is not None:
         now["threads"] = json.dumps(plan.threads)
@@ -122,6 +131,14 @@ def check_manifest(manifest: Manifest, plan: Plan) -> None:
             "choose another out"
         )
         raise StoreError(msg, page=PAGE)
+
+
+def _mesh(told: Mapping[str, Any] | None) -> str:
+    """Say a mesh in words."""
+    if told is None:
+        return "with one or data, a device a unit"
+    axes = " x ".join(f"{name} {size}" for name, size in told["axes"].items())
+    return f"with {told['preset']} over {axes} devices in {told['processes']} processes"
 
 
 def _decisive(plan: Plan) -> dict[str, Any]:

@@ -1,9 +1,12 @@
 """The models of a plan: whole, or in outline (description, tokenizer and shapes, no weights read)."""
 
+import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
 
 from jaxdyn import embedded, models
 from jaxdyn.models import parameters
@@ -14,22 +17,43 @@ from jaxdyn.models.orbax_copy import read_manifest
 from jaxdyn.models.tokenizer import load_tokenizer
 from jaxdyn.models.weights import architecture_of
 from jaxdyn.pipeline.texts import read_texts
+from jaxdyn.sharding import Layout, shardings
 
 from .plan import EMBEDDED, ModelEntry, Plan
 
 
-def load(entry: ModelEntry, *, dtype: str, weights_dtype: str | None) -> Model:
-    """Load a model in a plan's dtypes; what cannot be loaded is an `InputError`."""
+def load(
+    entry: ModelEntry,
+    *,
+    dtype: str,
+    weights_dtype: str | None,
+    mesh: Mesh | None = None,
+    layout: Layout | None = None,
+) -> Model:
+    """Load a model in a plan's dtypes, split over a mesh where one is given; an `InputError` where that cannot be."""
     held = weights_dtype or dtype
     if entry.step is None:
         name = None if entry.source == EMBEDDED else entry.source
-        model = models.load(name, dtype=held, revision=entry.revision)
+        model = models.load(name, dtype=held, revision=entry.revision, mesh=mesh, rules=layout)
     else:
         from jaxdyn.training import model_at
 
         model = model_at(entry.source, entry.step)
         model = model if held == "float32" else model.astype(held)
+        model = model if mesh is None else _split(model, mesh, layout)
     return model.astype(dtype) if dtype == "float64" and weights_dtype else model
+
+
+def _split(model: Model, mesh: Mesh, layout: Layout | None) -> Model:
+    """Split a model that every process has read whole: a checkpoint of a training run."""
+    flat = parameters.flatten(model.params)
+    placed = shardings(model.architecture, {path: leaf.shape for path, leaf in flat.items()}, mesh, layout)
+    hosted = {path: np.asarray(leaf) for path, leaf in flat.items()}
+    parts = {
+        path: jax.make_array_from_callback(leaf.shape, placed[path], lambda index, leaf=leaf: leaf[index])
+        for path, leaf in hosted.items()
+    }
+    return dataclasses.replace(model, params=parameters.nest(parts))
 
 
 def outline(entry: ModelEntry, plan: Plan) -> Model:

@@ -16,16 +16,17 @@ from jaxdyn.pipeline.settings import ANALYZE_OPERATORS, OUTPUTS, PARTS, Settings
 
 from .strict_yaml import PAGE, Table, Value, read
 
-MESHES = ("one", "data")
-LATER = ("fsdp", "tensor")
-"""Presets of the library whose units are computed by several processes together; a sweep has none yet."""
+MESHES = ("one", "data", "fsdp", "tensor")
+TOGETHER = ("fsdp", "tensor")
+"""Presets in which all devices hold one model and compute units together, in lockstep."""
 
 EMBEDDED = "embedded"
 """In place of a model or a text file: what comes with jaxdyn."""
 
 KEYS = (
     "models", "texts", "operators", "derivative", "parts", "layers", "tokens", "dtype", "weights-dtype", "draws",
-    "kreiss", "truncate", "outputs", "unit", "threads", "mesh", "memory", "seed", "out",
+    "kreiss", "truncate", "outputs", "unit", "threads", "mesh",
+    "model-devices", "memory", "seed", "out",
 )  # fmt: skip
 MODEL_KEYS = ("model", "revision", "training", "steps", "name")
 TEXT_KEYS = ("file", "samples", "max-tokens")
@@ -70,7 +71,9 @@ class Plan:
     derivative, parts, layers, tokens, draws, kreiss, truncate, outputs, unit, seed : as in `pipeline.Settings`.
     dtype, weights_dtype : as the options of `jaxdyn analyze`.
     threads : cores that a process works with, which the bits depend on; None takes this machine's at creation.
-    mesh : "one", a single process, or "data", units dealt over the processes.
+    mesh : "one", a single process on one device; "data", units dealt over processes and devices, weights on each;
+        "fsdp", weights split over all devices and gathered a layer at a time; "tensor", heads and hidden units split.
+    model_devices : with "tensor", devices that share one model; None is all.
     memory : bytes of a device that the plan must fit; None asks the device.
     out : folder of the sweep.
     """
@@ -92,6 +95,7 @@ class Plan:
     unit: int = 8
     threads: int | None = None
     mesh: str = "data"
+    model_devices: int | None = None
     memory: int | None = None
     seed: int = 0
 
@@ -113,9 +117,15 @@ class Plan:
         )
 
     def decisive(self) -> dict[str, Any]:
-        """Return what a resumed sweep must share, as plain values: all but where it runs and how much memory it has."""
+        """Return what a resumed sweep must share, as plain values: all but where it runs and how much memory it has.
+
+        Of the presets in `TOGETHER` the shape of the mesh is shared too; `presets.mesh_told` says it.
+        """
         told = dataclasses.asdict(self)
-        return {key: value for key, value in told.items() if key not in ("out", "memory", "threads", "mesh")}
+        return {key: value for key, value in told.items() if key not in _OWN}
+
+
+_OWN = ("out", "memory", "threads", "mesh", "model_devices")
 
 
 def load_plan(file: str | Path, *, out: str | Path | None = None) -> Plan:
@@ -133,9 +143,6 @@ def load_plan(file: str | Path, *, out: str | Path | None = None) -> Plan:
     file = Path(file)
     table = Table(read(file), KEYS)
     models = _models(table["models"], file.parent)
-    mesh = table["mesh"] if "mesh" in table else None
-    if mesh and mesh.raw in LATER:
-        mesh.refuse(f"{', '.join(MESHES)}; the units of {mesh.raw} need several processes each, as yet unsupported")
     fields: dict[str, Any] = {
         "operators": table.words("operators", ANALYZE_OPERATORS, ("in-context",)),
         "derivative": table.one_of("derivative", DERIVATIVES, "exact"),
@@ -151,11 +158,14 @@ def load_plan(file: str | Path, *, out: str | Path | None = None) -> Plan:
         "unit": table.number("unit", 1, 8),
         "threads": table.number("threads", 1, None),
         "mesh": table.one_of("mesh", MESHES, "data"),
+        "model_devices": table.number("model-devices", 1, None),
         "memory": _bytes(table),
         "seed": table.number("seed", 0, 0),
     }
     if 0 < fields["draws"] < 8:
         table["draws"].refuse("0 (no N1), or 8 and more, or its spread says nothing")
+    if fields["model_devices"] and fields["mesh"] != "tensor":
+        table["model-devices"].refuse(f"this key with mesh: tensor alone; the mesh is {fields['mesh']}")
     place = Path(out) if out else file.parent / Path(table["out"].of(str)).expanduser()
     return Plan(models, _texts(table["texts"], file.parent), place, **fields)
 

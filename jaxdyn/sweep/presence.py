@@ -33,7 +33,7 @@ class Presence:
     """
 
     def __init__(self, folder: Path, *, process: int, processes: int, stale: float = STALE) -> None:
-        self.folder, self.stale = folder, stale
+        self.folder, self.stale, self.process = folder, stale, process
         self.name = f"{process:05d}-{uuid.uuid4().hex[:12]}"
         self._facts: dict[str, Any] = {
             "name": self.name, "process": process, "processes": processes, "place": _place(), "pid": os.getpid(),

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -34,6 +35,8 @@ COUNTS = {"SLURM": "SLURM_NTASKS", "Open MPI": "OMPI_COMM_WORLD_SIZE", "a TPU sl
 LOCAL = ("JAXDYN_LOCAL_PROCESS", "SLURM_LOCALID", "OMPI_COMM_WORLD_LOCAL_RANK")
 GRACE = 30.0
 """Seconds that interrupted processes get to end by themselves."""
+AGAIN = 3.0
+"""Seconds between two interrupts."""
 
 
 def launcher(environment: Mapping[str, str] = os.environ) -> str | None:
@@ -94,20 +97,18 @@ def start_here(arguments: Sequence[str], count: int, threads: int, logs: Path, *
     with ExitStack() as files:
         try:
             for number in range(count):
+                place = {**QUIET, LOCAL[0]: str(number), **devices_of(number, count)}
                 own = [*address, "--process-id", str(number), "--num-processes", str(count), "--threads", str(threads)]
                 said = None if number == 0 else files.enter_context((logs / f"process-{number:05d}.out").open("ab"))
                 running.append(
                     subprocess.Popen(
                         [sys.executable, "-c", _CHILD, *arguments, *own],
-                        stdout=said, stderr=said, env={**os.environ, LOCAL[0]: str(number), **QUIET, **_gpu(number)},
+                        stdout=said, stderr=said, env={**os.environ, **place},
                     )
                 )  # fmt: skip
             codes = [one.wait() for one in running]
         except BaseException:
-            for one in running:
-                one.send_signal(signal.SIGINT)
-            for one in running:
-                one.wait(GRACE)
+            _interrupt(running)
             raise
         finally:
             signal.signal(signal.SIGTERM, before)
@@ -122,6 +123,21 @@ def start_here(arguments: Sequence[str], count: int, threads: int, logs: Path, *
     return next((code for code in codes if code > 0), 1)
 
 
+def _interrupt(running: Sequence[subprocess.Popen]) -> None:
+    """Interrupt processes until they end, and kill those that have not within `GRACE`.
+
+    Once is not enough: an interrupt that falls into a callback of Python's collector is reported and ignored.
+    """
+    deadline = time.monotonic() + GRACE
+    while left := [one for one in running if one.poll() is None]:
+        late = time.monotonic() > deadline
+        for one in left:
+            one.send_signal(signal.SIGKILL if late else signal.SIGINT)
+        again = time.monotonic() + AGAIN
+        while time.monotonic() < again and any(one.poll() is None for one in left):
+            time.sleep(0.05)
+
+
 def _stop(number: int, frame: object) -> None:
     """End as a process does that a signal has ended, after those that it has started."""
     del frame
@@ -134,18 +150,31 @@ QUIET = {"TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2")}
 _CHILD = "import sys; from jaxdyn.cli import main; sys.argv[0] = 'jaxdyn'; sys.argv[1:1] = ['sweep']; main()"
 
 
-def _gpu(number: int) -> dict[str, str]:
-    """Give each process a GPU of its own where the machine has NVIDIA ones and none were chosen."""
-    cards = sorted(Path("/proc/driver/nvidia/gpus").glob("*"))
-    if not cards or "CUDA_VISIBLE_DEVICES" in os.environ or "cpu" in os.environ.get("JAX_PLATFORMS", ""):
+def devices_of(number: int, count: int, cards: Sequence[str] | None = None) -> dict[str, str]:
+    """Say by environment variables which accelerators one of `count` processes of this machine gets.
+
+    The machine's NVIDIA GPUs are dealt out, all of them: several to a process where there are more than processes.
+    Nothing is said where there are none, where the caller has chosen some, or where jax is kept to the CPU.
+
+    Raises
+    ------
+    InputError : more processes than GPUs; several processes on a host of TPU chips, all of which one process has.
+    """
+    if "cpu" in os.environ.get("JAX_PLATFORMS", ""):
         return {}
-    if number >= len(cards):
+    if count > 1 and cards is None and list(Path("/dev").glob("accel[0-9]*")):
+        msg = f"processes: got {count} on a host of TPU chips; allowed 1, which computes on all its chips at once"
+        raise InputError(msg, page=PAGE)
+    cards = sorted(one.name for one in Path("/proc/driver/nvidia/gpus").glob("*")) if cards is None else cards
+    if not cards or "CUDA_VISIBLE_DEVICES" in os.environ:
+        return {}
+    if count > len(cards):
         msg = (
-            f"processes: got {number + 1} or more, this machine has {len(cards)} GPUs; allowed one process a GPU, or "
+            f"processes: got {count}, this machine has {len(cards)} GPUs; allowed one process a GPU, or "
             "JAX_PLATFORMS=cpu"
         )
         raise InputError(msg, page=PAGE)
-    return {"CUDA_VISIBLE_DEVICES": str(number)}
+    return {"CUDA_VISIBLE_DEVICES": ",".join(str(card) for card in range(number, len(cards), count))}
 
 
 def check_address(text: str) -> str:

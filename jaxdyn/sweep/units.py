@@ -28,6 +28,7 @@ from .plan import ModelEntry, Plan
 
 COMPUTES = (
     "activations.py", "jacobians", "measures", "models", "pipeline", "propagate.py", "sharding.py", "spectra.py",
+    "sweep/split_model.py", "sweep/stages.py",
 )  # fmt: skip
 """What of the package decides the bytes of a unit; the kernels beside it do too."""
 

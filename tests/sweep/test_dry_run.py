@@ -10,6 +10,8 @@ import pytest
 from jax import lax
 
 from jaxdyn.activations import tokenise
+from jaxdyn.errors import InputError
+from jaxdyn.models import parameters
 from jaxdyn.pipeline.estimate import PROCESS
 from jaxdyn.store import create
 from jaxdyn.sweep import dry_run
@@ -17,8 +19,8 @@ from jaxdyn.sweep.flops import count_flops
 from jaxdyn.sweep.footprint import footprint
 from jaxdyn.sweep.models import outline
 from jaxdyn.sweep.plan import ModelEntry, Plan, Texts
-from jaxdyn.sweep.run import schema_of
 from jaxdyn.sweep.units import Work, make_work
+from jaxdyn.sweep.worker import schema_of
 from tests.sweep import stub
 
 A = jax.ShapeDtypeStruct((3, 4, 5), jnp.float32)
@@ -86,6 +88,19 @@ def test_no_weights_are_read_and_the_largest_unit_that_fits_is_found(work: Work,
     assert 1 < found < 6
     assert taken(found) <= limit < taken(found + 1)
     assert dry_run._largest(work, programs, measured, 1, int(PROCESS)) == 0
+
+
+def test_a_device_holds_its_part_of_weights_that_a_preset_splits(folder: Path, tmp_path: Path) -> None:
+    whole = Plan((ModelEntry("tiny", str(folder)),), Texts("unread"), tmp_path, mesh="data")
+    model = outline(whole.models[0], whole)
+    assert dry_run._split(model, whole, 4) == {}, "all weights on each"
+    leaves = {path: leaf.size * 4 for path, leaf in parameters.flatten(model.params).items()}
+    norms = sum(size for path, size in leaves.items() if path.endswith("scale"))
+    split = (sum(leaves.values()) - norms) / 4
+    found = dry_run._split(model, dataclasses.replace(whole, mesh="fsdp"), 4)
+    assert found == {"weights": split + norms, "group": 1.0}
+    with pytest.raises(InputError, match=r"got 2 devices on the model's axis; .* kv_heads does not divide"):
+        dry_run._split(model, dataclasses.replace(whole, mesh="tensor"), 2)
 
 
 def test_operations_of_a_unit_grow_with_its_samples(programs) -> None:

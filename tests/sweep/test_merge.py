@@ -13,7 +13,7 @@ from jaxdyn.errors import InputError
 from jaxdyn.pipeline.averaged import merged_means
 from jaxdyn.store import StoreError
 from jaxdyn.sweep import merge as merging  # the module
-from jaxdyn.sweep import presets, run, sweep
+from jaxdyn.sweep import presets, sweep
 from jaxdyn.sweep.merge import merge
 from jaxdyn.sweep.plan import ModelEntry, Plan
 from tests.sweep import stub
@@ -102,18 +102,14 @@ def test_two_halves_of_one_sweep_are_the_whole(
 
 def sweep_some(plan: Plan, chosen: tuple[int, ...], patch: pytest.MonkeyPatch) -> None:
     """Do these units of a sweep, and stop at the first of the others."""
-    real = presets.strategy
 
     def compute(*work: Any):
-        if work[4] not in chosen:
+        if work[4][0] not in chosen:
             raise KeyboardInterrupt
-        return stub.compute(*work)
+        return stub.compute_units(*work)
 
-    def strategy(plan: Plan, **place: int) -> presets.Strategy:
-        return dataclasses.replace(real(plan, **place), deal=lambda unit: unit in chosen)
-
-    patch.setattr(presets, "run_unit", compute)
-    patch.setattr(run, "strategy", strategy)
+    patch.setattr(presets, "run_units", compute)
+    patch.setattr(presets.Alone, "deal", lambda self, unit: unit in chosen)
     sweep(plan)
 
 

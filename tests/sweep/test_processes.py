@@ -1,6 +1,7 @@
 """Several processes of one sweep, with stub units: shared out, killed, hung, started anew; how they are started."""
 
 import dataclasses
+import json
 import os
 import random
 import signal
@@ -198,6 +199,43 @@ def test_cores_are_given_out_by_the_number_on_this_machine(monkeypatch: pytest.M
     assert given == [{6, 7}, {4, 5}]
     with pytest.raises(InputError, match="threads: got 5; this process may use 4 cores"):
         processes.limit_cores(5)
+
+
+def test_the_gpus_of_a_machine_are_dealt_out_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    cards = ["0000:01:00.0", "0000:02:00.0", "0000:03:00.0", "0000:04:00.0", "0000:05:00.0"]
+
+    def given(count: int) -> list[str]:
+        return [processes.devices_of(k, count, cards)["CUDA_VISIBLE_DEVICES"] for k in range(count)]
+
+    assert given(5) == ["0", "1", "2", "3", "4"]
+    assert given(2) == ["0,2,4", "1,3"]
+    assert given(1) == ["0,1,2,3,4"]
+    with pytest.raises(InputError, match="processes: got 6, this machine has 5 GPUs; allowed one process a GPU"):
+        processes.devices_of(0, 6, cards)
+    assert processes.devices_of(0, 2, []) == {}
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    assert processes.devices_of(0, 2, cards) == {}, "the caller has chosen"
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    assert processes.devices_of(0, 2, cards) == {}
+
+
+def test_a_terminated_command_ends_those_it_has_started_and_the_store_resumes(whole: Plan, tmp_path: Path) -> None:
+    """SIGTERM, as a scheduler sends it before it kills: `start_here` in a process of its own, with stub units."""
+    plan = fresh(whole, tmp_path)
+    starter = stub.Starter(plan, 2)
+    wait_for(lambda: units_done(plan) >= 1)
+    children = [json.loads(file.read_text())["pid"] for file in (plan.out / "processes").glob("*.json")]
+    assert len(children) == 2
+    starter.terminate()
+    assert starter.wait() == 128 + signal.SIGTERM
+    for pid in children:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+    assert 0 < units_done(plan) < 12
+    assert_finishes(plan, whole)
 
 
 def test_an_address_is_host_and_port() -> None:

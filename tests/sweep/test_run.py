@@ -15,7 +15,7 @@ from jaxdyn_kernels import Status, cores
 import jaxdyn
 from jaxdyn.activations import tokenise
 from jaxdyn.store import StoreError, done_units
-from jaxdyn.sweep import manifest, presets, run, sweep
+from jaxdyn.sweep import manifest, presets, run, sweep, worker
 from jaxdyn.sweep.claims import Claims
 from jaxdyn.sweep.log import read_metrics
 from jaxdyn.sweep.manifest import read_manifest
@@ -68,9 +68,9 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, after: int, error: BaseException)
         left[0] -= 1
         if left[0] < 0:
             raise error
-        return stub.compute(*work)
+        return stub.compute_units(*work)
 
-    monkeypatch.setattr(presets, "run_unit", compute)
+    monkeypatch.setattr(presets, "run_units", compute)
 
 
 def test_a_sweep_fills_one_store_a_model_and_operator(tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_a_stopped_sweep_goes_on_to_the_same_bits(finished: Plan, fresh: Plan, m
         with pytest.raises(KeyboardInterrupt):
             sweep(plan)
     assert done_units(plan.out / STORES[0]) == [0, 1, 2, 3, 4, 5]
-    monkeypatch.setattr(presets, "run_unit", stub.compute)
+    monkeypatch.setattr(presets, "run_units", stub.compute_units)
     outcome = sweep(plan)
     assert outcome.own_units == 12 - 8
     assert_same(finished, plan)
@@ -201,21 +201,21 @@ def test_a_full_disk_stops_with_one_line_and_the_same_command_goes_on(
     plan, units = fresh, []
 
     def compute(*work: Any):
-        units.append(work[4])
+        units.extend(work[4])
         if len(units) == 4:
-            store = worker[0]._open[worker[0].manifest.runs[0]][1]
+            store = workers[0]._open[workers[0].manifest.runs[0]][1]
             store._arrays["eigenvalues"] = Refusing(store._arrays["eigenvalues"], 28)
-        return stub.compute(*work)
+        return stub.compute_units(*work)
 
-    worker: list[Any] = []
-    begin = run.Worker.__init__
+    workers: list[Any] = []
+    begin = worker.Worker.__init__
 
     def keep(self: Any, *arguments: Any) -> None:
         begin(self, *arguments)
-        worker.append(self)
+        workers.append(self)
 
-    monkeypatch.setattr(run.Worker, "__init__", keep)
-    monkeypatch.setattr(presets, "run_unit", compute)
+    monkeypatch.setattr(worker.Worker, "__init__", keep)
+    monkeypatch.setattr(presets, "run_units", compute)
     with pytest.raises(StoreError, match=r"cannot write .*No space left on device; .*intact; make room"):
         sweep(plan)
     found = jaxdyn.open_results(plan.out / STORES[0])
@@ -245,24 +245,24 @@ def test_a_shard_that_cannot_be_written_stops_with_one_line(finished: Plan, whol
 
 def failing(*work: Any, bad: int = 2):
     """Units in which the second sample of one is NaN, of the second model."""
-    for index, arrays_ in stub.compute(*work):
-        if work[0].source == "two" and work[4] == bad and index is not None:
+    for ((index, arrays_),) in stub.compute_units(*work):
+        if work[0][0].source == "two" and work[4] == [bad] and index is not None:
             arrays_["status"][:, 1] = Status.NONFINITE_INPUT
             arrays_["henrici"][:, 1] = np.nan
-        yield index, arrays_
+        yield [(index, arrays_)]
 
 
 def test_failed_matrices_are_recorded_do_not_stop_and_are_computed_again(
     finished: Plan, fresh: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = fresh
-    monkeypatch.setattr(presets, "run_unit", failing)
+    monkeypatch.setattr(presets, "run_units", failing)
     outcome = sweep(plan)
     assert outcome.failed == {"NONFINITE_INPUT": 2}
     assert "--retry-failed" in outcome.summary()
     assert [line["failed"] for line in read_metrics(plan.out) if line["failed"]] == [2]
     assert "did not decompose" in (plan.out / "logs" / "process-00000.log").read_text()
-    monkeypatch.setattr(presets, "run_unit", stub.compute)
+    monkeypatch.setattr(presets, "run_units", stub.compute_units)
     assert sweep(plan).failed == {"NONFINITE_INPUT": 2}, "without the flag nothing is repeated"
     with monkeypatch.context() as patch:
         interrupt(patch, 0, KeyboardInterrupt())

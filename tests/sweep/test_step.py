@@ -20,7 +20,8 @@ from jaxdyn.models import Model
 from jaxdyn.pipeline.spectral import measure_view, pieces_of
 from jaxdyn.sharding import Layout, mesh_for
 from jaxdyn.spectra import decompose
-from jaxdyn.sweep.step import StepSettings, make_step, read_by_step, unit_sums
+from jaxdyn.sweep.portrait import unit_sums
+from jaxdyn.sweep.step import StepSettings, make_step, read_by_step
 from tests.sweep.mesh_program import LAYER, LAYOUTS, LLAMA, TOKENS, batch, halves, weights
 
 ROOT = Path(__file__).resolve().parents[2]
