@@ -136,7 +136,7 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
             module=".schur.pallas_tpu",
             platforms=("tpu",),
             method="Hessenberg QR with many bulges in a wavefront, in one Pallas kernel",
-            elsewhere="the kernel is for a TPU, interpreted elsewhere; implementation='wavefront' is the same in XLA",
+            elsewhere="for a TPU, and interpreted in a jit elsewhere; implementation='wavefront' is the same in XLA",
             when=When(("tpu",), below=257, types=("float32",)),
         ),
         Implementation(

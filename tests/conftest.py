@@ -18,9 +18,9 @@ jax.config.update("jax_enable_x64", os.environ.get("JAXDYN_TEST_X64", "1") == "1
 # What one worker or one command has compiled, the others of this run read: a third of the time goes into compiling.
 PROGRAMS = None if "JAX_COMPILATION_CACHE_DIR" in os.environ else tempfile.mkdtemp(prefix="jaxdyn-programs-")
 if PROGRAMS is not None:  # the process that starts the workers
-    os.environ |= {"JAX_COMPILATION_CACHE_DIR": PROGRAMS, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
+    os.environ |= {"JAX_COMPILATION_CACHE_DIR": PROGRAMS, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     jax.config.update("jax_compilation_cache_dir", PROGRAMS)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 # Every compiled program keeps memory mappings, up to hundreds, and Linux gives a process 65530: beyond, XLA crashes.
 MAPPINGS, MOST_MAPPINGS = Path("/proc/self/maps"), 20_000

@@ -168,7 +168,12 @@ def test_steps_are_counted():
 )
 def test_what_it_does_not_take(implementation, A, match):
     with pytest.raises(ValueError, match=match):
-        jk.schur(A, implementation=implementation)
+        jax.jit(lambda A: jk.schur(A, implementation=implementation))(A)
+
+
+def test_the_kernel_is_refused_where_there_is_no_tpu():
+    with pytest.raises(NotImplementedError, match=r"'pallas' does not run .* 'cpu' .*'wavefront' is the same in XLA"):
+        jk.schur(np.ones((3, 3), np.float32), implementation="pallas")
 
 
 class TestProgram:
