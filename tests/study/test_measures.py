@@ -51,6 +51,15 @@ def test_what_is_made_of_n1_has_no_excess_over_it_and_a_planted_symmetry_has(fou
     assert float(planted["excess"].sel(rung="N1")) == pytest.approx(-float(planted["null"].sel(rung="N1")), rel=1e-9)
 
 
+def test_a_rung_accounts_for_a_number_to_a_twentieth_of_it(found):
+    size = 0.05 * np.abs(found["measured"])
+    within = (found["excess_low"] >= -size) & (found["excess_high"] <= size)
+    spoken = (found["state"] != "") & (found["measured"].fillna(0) != 0) & (size > 1e-9)
+    assert ((found["state"] == "explained") == within).where(spoken, other=True).all()
+    assert bool((within & spoken).any())
+    assert bool((~within & spoken).any())
+
+
 def test_a_rung_is_silent_where_it_says_nothing(found):
     assert found["rung"].values.tolist() == ["N0", "N1", "N2", "N3"]
     assert found["measure"].values.tolist() == list(EVERY)

@@ -108,12 +108,23 @@ def test_only_what_the_claim_needs_is_intervened_on(small, texts, tmp_path):
     assert str(found["claims"]["verdict"].sel(claim="Schur intervention").values) != "not run"
 
 
+def test_sites_and_the_order_sweep_change_what_is_stored(small, texts, tmp_path):
+    quick = {"stages": ("surrogates",), **QUICK}
+    study(small, texts, StudySettings(**quick, sites=("all", "late"), order_sweep=False), out=tmp_path)
+    found = read_study(tmp_path)["surrogates"]
+    assert found["site"].values.tolist() == ["all", "late"]
+    assert "order_effective_rank" not in found
+    effect = found["effect"].sel(surrogate="normal")
+    assert float(abs(effect.sel(site="all") - effect.sel(site="late")).max()) > 1e-3
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [
         ({"stages": ("ladders",)}, "stages"),
         ({"init_seeds": 2}, "init_seeds"),
         ({"interventions": "none"}, "interventions"),
+        ({"sites": ("early",)}, "sites"),
         ({"topology_nulls": ("rotate",)}, "topology_nulls"),
         ({"operator": "ov"}, "operator"),
     ],
