@@ -10,10 +10,10 @@ jit.
 import math
 from typing import Literal, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxdyn_kernels.threads import one_at_a_time_on_the_host, single_threaded_blas
+from jaxdyn_kernels.over_cores import over_cores
+from jaxdyn_kernels.threads import one_at_a_time_on_the_host
 from jaxtyping import Array, Float, Inexact, Int
 
 from .errors import InputError
@@ -228,8 +228,8 @@ def product_log_singular_values(
 ) -> Float[Array, "*batch n"]:
     """Singular values of J_L ... J_1, or of every running product: `cumulative` called at once, with one BLAS thread.
 
-    The matrices are taken one after another, and so many small LAPACK calls with all cores each would mostly wait for
-    one another on a busy machine. Call it eagerly.
+    So many small LAPACK calls with all cores each would mostly wait for one another on a busy machine. The products of
+    wide matrices are spread over the cores, those of narrow ones are taken one after another. Call it eagerly.
 
     Parameters
     ----------
@@ -241,17 +241,18 @@ def product_log_singular_values(
     (..., n) or (L, ..., n), natural logarithms, descending; NaN where a factor has one. Cost: as `step` a factor, and
     one singular value problem a product.
     """
-    with single_threaded_blas():
-        return jax.block_until_ready(_running(factors) if running else _whole(factors))
+    per_product = jnp.moveaxis(factors, 0, -3)
+    if running:
+        return jnp.moveaxis(over_cores(_running, per_product, axes=factors.ndim - 3), -2, 0)
+    return over_cores(_whole, per_product, axes=factors.ndim - 3)
 
 
-@jax.jit
-def _running(factors):
-    return cumulative(factors)[1]
+def _running(per_product):
+    return jnp.moveaxis(cumulative(jnp.moveaxis(per_product, -3, 0))[1], 0, -2)
 
 
-@jax.jit
-def _whole(factors):
+def _whole(per_product):
+    factors = jnp.moveaxis(per_product, -3, 0)
     product, _ = lax.scan(lambda state, factor: (step(state, factor), None), start(factors[0]), factors[1:])
     return log_singular_values(product)
 

@@ -78,7 +78,14 @@ def one_at_a_time_on_the_host(
     return lambda *arrays: jax.lax.platform_dependent(*arrays, cpu=in_turn, **others)
 
 
-def spread(function: Callable[..., Any], A: Inexact[Array | np.ndarray, "*batch n n"], **static: Any) -> Any:
+def spread(
+    function: Callable[..., Any],
+    A: Inexact[Array | np.ndarray, "..."],
+    *others: Any,
+    axes: int | None = None,
+    common: tuple[Any, ...] = (),
+    **static: Any,
+) -> Any:
     """Apply a function of matrices to a batch on the host: one BLAS thread a matrix, the cores over the batch.
 
     A single matrix gets BLAS's own threads. The bits of a matrix's result do not depend on the number of cores, nor on
@@ -87,10 +94,18 @@ def spread(function: Callable[..., Any], A: Inexact[Array | np.ndarray, "*batch 
     Parameters
     ----------
     function : callable
-        ``function(A, **static)`` with A [..., n, n]; returns a pytree of arrays with the same leading axes. It is
-        traced and compiled once for each n, dtype and `static`, so it must be a module-level function.
+        ``function(A, *others, *common, **static)`` with A [..., n, n]; returns a pytree of arrays with the same leading
+        axes. It is traced and compiled once for each shape of a matrix, dtype and `static`, so it must be a
+        module-level function.
     A : array [..., n, n]
         Concrete matrices; moved to the host's memory where they are elsewhere.
+    *others : pytrees of arrays
+        With the same leading axes as A, one entry a matrix.
+    axes : int, optional
+        How many leading axes count the matrices; default all but the last two. With fewer, a "matrix" is an array: all
+        layers of a product, say. With one more, A holds vectors of n numbers.
+    common : pytrees of arrays
+        What all matrices share.
     **static
         Hashable options of `function`.
 
@@ -99,46 +114,59 @@ def spread(function: Callable[..., Any], A: Inexact[Array | np.ndarray, "*batch 
     pytree of jax.Array on the host
         Complete: nothing is left to run when it returns.
     """
-    batch, n = A.shape[:-2], A.shape[-1]
-    matrices = np.asarray(A).reshape(math.prod(batch), n, n)
-    count = len(matrices)
+    axes = A.ndim - 2 if axes is None else axes
+    batch, n, count = A.shape[:axes], A.shape[-1], math.prod(A.shape[:axes])
+    shared = jax.tree.map(lambda leaf: np.asarray(leaf, jnp.result_type(leaf)), common)
+    leaves, structure = jax.tree.flatten((A, *others))
+    flat = [np.asarray(leaf).reshape((count, *leaf.shape[axes:])) for leaf in leaves]
     size = max(1, min(count, round((_SIZE_WORTH_A_CALL / max(n, 1)) ** 3)))
-    program = _compiled(function, tuple(sorted(static.items())), (size, n, n), matrices.dtype)
+
+    def piece(at: int) -> tuple[Any, ...]:
+        return *jax.tree.unflatten(structure, [_padded(leaf[at : at + size], size) for leaf in flat]), *shared
+
+    first, arguments = jax.tree.flatten(piece(0))
+    like = tuple((leaf.shape, leaf.dtype) for leaf in first)
+    program = _compiled(function, tuple(sorted(static.items())), arguments, like)
+
+    def run(at: int) -> Any:
+        return jax.tree.map(np.asarray, program(*piece(at)))
+
     if count <= 1:
-        return jax.tree.map(
-            lambda leaf: leaf[:count].reshape(*batch, *leaf.shape[1:]),
-            jax.block_until_ready(program(_padded(matrices, size))),
-        )
+        return jax.tree.map(lambda leaf: _on_host(leaf[:count].reshape((*batch, *leaf.shape[1:]))), run(0))
     outputs: list[np.ndarray] = []
-    structure = None
+    made = None
     executor = ThreadPoolExecutor(min(cores(), -(-count // size)), thread_name_prefix="jaxdyn")
     try:
         with single_threaded_blas():
             starts = range(0, count, size)
-            pieces = executor.map(lambda at: _run(program, _padded(matrices[at : at + size], size)), starts)
-            for at, piece in zip(starts, pieces, strict=True):
-                leaves, structure = jax.tree.flatten(piece)
+            for at, result in zip(starts, executor.map(run, starts), strict=True):
+                parts, made = jax.tree.flatten(result)
                 if not outputs:
-                    outputs = [np.empty((count, *leaf.shape[1:]), leaf.dtype) for leaf in leaves]
-                for output, leaf in zip(outputs, leaves, strict=True):
-                    output[at : at + size] = leaf[: count - at]
+                    outputs = [np.empty((count, *part.shape[1:]), part.dtype) for part in parts]
+                for output, part in zip(outputs, parts, strict=True):
+                    output[at : at + size] = part[: count - at]
     finally:
         executor.shutdown(cancel_futures=True)
-    arrays = [jax.device_put(output.reshape(*batch, *output.shape[1:]), _host()) for output in outputs]
-    return jax.tree.unflatten(structure, arrays)
+    return jax.tree.unflatten(made, [_on_host(output.reshape((*batch, *output.shape[1:]))) for output in outputs])
+
+
+def worth_spreading(n: int, count: int) -> bool:
+    """Whether that many matrices of order n are better spread over the cores than left to one program."""
+    return count > 1 and n >= _SIZE_WORTH_A_CALL
 
 
 @functools.lru_cache(maxsize=128)
-def _compiled(function: Callable[..., Any], options: tuple[tuple[str, Any], ...], shape: tuple[int, ...], dtype: Any):
+def _compiled(
+    function: Callable[..., Any],
+    options: tuple[tuple[str, Any], ...],
+    structure: Any,
+    like: tuple[tuple[tuple[int, ...], Any], ...],
+):
     """Compile for the host ahead of time: JAX's context settings are per thread and would not reach the workers."""
     sharding = jax.sharding.SingleDeviceSharding(_host())
-    like = jax.ShapeDtypeStruct(shape, jnp.dtype(dtype), sharding=sharding)
-    return jax.jit(functools.partial(function, **dict(options))).lower(like).compile()
-
-
-def _run(program: Callable[[np.ndarray], Any], piece: np.ndarray) -> Any:
-    """Run one piece and wait for it; the copies are views of the program's output."""
-    return jax.tree.map(np.asarray, program(piece))
+    arguments = [jax.ShapeDtypeStruct(*one, sharding=sharding) for one in like]
+    program = jax.jit(functools.partial(function, **dict(options)))
+    return program.lower(*jax.tree.unflatten(structure, arguments)).compile()
 
 
 def _padded(matrices: np.ndarray, size: int) -> np.ndarray:
@@ -149,6 +177,10 @@ def _padded(matrices: np.ndarray, size: int) -> np.ndarray:
 
 def _host() -> Any:
     return jax.local_devices(backend="cpu")[0]
+
+
+def _on_host(array: np.ndarray) -> jax.Array:
+    return jax.device_put(array, _host())
 
 
 class _Limit:

@@ -24,6 +24,7 @@ from jaxdyn.jacobians.request import Operator
 from jaxdyn.measures.arrays import frobenius
 from jaxdyn.models import Model, decoder
 from jaxdyn.models.stream import Stream
+from jaxdyn.nulls.draw import places_of
 from jaxdyn.surrogates import SURROGATES, prepare, surrogate
 from jaxdyn.surrogates.by_name import Name
 from jaxdyn.surrogates.controls import matrix_keys
@@ -176,7 +177,7 @@ def _put(leaf: Array | None, places: Array, new: Array | None) -> Array | None:
 def operator_matrices(J: Float[Array, "S n n"], settings: FunctionalSettings) -> Float[Array, "M S n n"]:
     """Return J, I, 0, a Gaussian of the norm of J, and the surrogates, in the order of the dataset's operators."""
     eye = jnp.broadcast_to(jnp.eye(J.shape[-1], dtype=J.dtype), J.shape)
-    keys = matrix_keys(J, settings.seed)
+    keys = matrix_keys(places_of(J), settings.seed)
     noise = jax.vmap(lambda key: jax.random.normal(key, J.shape[-2:], J.dtype))(keys)
     noise = noise * (frobenius(J) / frobenius(noise))[:, None, None]
     found = [J, eye, jnp.zeros_like(J), noise]

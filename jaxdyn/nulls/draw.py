@@ -6,7 +6,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Key
+from jaxtyping import Array, Int, Key
 
 from jaxdyn.errors import InputError
 
@@ -21,7 +21,17 @@ def of_draws(make: Callable[[int], Array], measure: Measure, draws: int) -> np.n
     return np.stack([measured(make(draw), measure) for draw in range(draws)])
 
 
-def keys_of(matrices: Array, seed, draw) -> Key[Array, " B"]:
-    """One key a matrix, (B,), from the seed, the draw's number and the matrix's place in the array."""
+def keys_of(matrices: Array, seed, draw, places: Int[Array, "*batch"] | None = None) -> Key[Array, " B"]:
+    """One key a matrix, (B,), from the seed, the draw's number and its place, by default that in the array.
+
+    Part of an array, given with its places in the whole, is drawn as the whole would be.
+    """
     key = jax.random.fold_in(jax.random.key(seed), draw)
-    return jax.vmap(lambda place: jax.random.fold_in(key, place))(jnp.arange(math.prod(matrices.shape[:-2])))
+    found = places_of(matrices) if places is None else places
+    return jax.vmap(lambda place: jax.random.fold_in(key, place))(found.reshape(-1))
+
+
+def places_of(matrices: Array) -> Int[Array, "*batch"]:
+    """Count the matrices of an array (..., n, n) through."""
+    lead = matrices.shape[:-2]
+    return jnp.arange(math.prod(lead)).reshape(lead)

@@ -5,14 +5,13 @@ array of matrices, and any measure is taken of them. U and V are both drawn, so 
 """
 
 import jax
-import jax.numpy as jnp
-import numpy as np
+from jaxdyn_kernels.over_cores import over_cores
 from jaxtyping import Array, Float
 
 from jaxdyn import spectra
 from jaxdyn.measures import arrays, nulls
 
-from .draw import of_draws
+from .draw import of_draws, places_of
 from .named import Measure
 from .null import Null
 
@@ -40,11 +39,14 @@ def n1(matrices: Float[Array, "*batch n n"], measure: Measure, *, draws: int = n
     """
     trace = arrays.mean_trace(matrices)
     values = spectra.singular_values(arrays.deviator(matrices))
-    ids = jnp.arange(trace.size).reshape(trace.shape)
-    return Null("N1", of_draws(lambda draw: _draw(values, trace, ids, seed, np.int32(draw)), measure, draws))
+    given = values, trace, places_of(matrices)
+
+    def draw(number: int) -> Array:
+        return over_cores(_draw, *given, axes=trace.ndim, common=(seed, number))
+
+    return Null("N1", of_draws(draw, measure, draws))
 
 
-@jax.jit
 def _draw(values, trace, ids, seed, draw):
     key = jax.random.key(seed)
     return nulls.n1_matrices(key, values, trace, ids, draws=1, first_draw=draw, full=True).matrix[..., 0, :, :]

@@ -5,15 +5,14 @@ next one's input is gone. Of products it is what the single layers give: since V
 independent from layer to layer, the singular values of the product have the law of N3 exactly, at finite n too.
 """
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
-from jaxtyping import Array, Inexact
+from jaxdyn_kernels.over_cores import over_cores
+from jaxtyping import Array, Inexact, Int
 
 from jaxdyn.measures import nulls
 
-from .draw import keys_of, of_draws
+from .draw import keys_of, of_draws, places_of
 from .named import Measure
 from .null import Null
 
@@ -41,13 +40,22 @@ def n2(matrices: Inexact[Array, "*batch n n"], measure: Measure, *, draws: int =
     ----------
     1.7 N2.
     """
-    return Null("N2", of_draws(lambda draw: rotated(matrices, seed, np.int32(draw)), measure, draws))
+    return Null("N2", of_draws(lambda draw: rotated(matrices, seed, draw), measure, draws))
 
 
-@jax.jit
-def rotated(matrices: Inexact[Array, "*batch n n"], seed, draw=0) -> Inexact[Array, "*batch n n"]:
-    """Q M Q^T with one Haar Q a matrix; the same Q for the same seed, draw, shape and place in the array."""
-    basis = nulls.haar(keys_of(matrices, seed, draw), matrices.shape[-1], jnp.finfo(matrices.dtype).dtype)
+def rotated(
+    matrices: Inexact[Array, "*batch n n"], seed, draw=0, places: Int[Array, "*batch"] | None = None
+) -> Inexact[Array, "*batch n n"]:
+    """Q M Q^T with one Haar Q a matrix; the same Q for the same seed, draw, order n and place.
+
+    `places`: by default those in the array; part of an array is turned as the whole is, given its places there.
+    """
+    places = places_of(matrices) if places is None else places
+    return over_cores(_rotated, matrices, places, common=(seed, draw))
+
+
+def _rotated(matrices, places, seed, draw):
+    basis = nulls.haar(keys_of(matrices, seed, draw, places), matrices.shape[-1], jnp.finfo(matrices.dtype).dtype)
     basis = basis.reshape(matrices.shape)
     turned = jnp.matmul(basis, matrices, precision=HIGHEST)
     return jnp.matmul(turned, jnp.swapaxes(basis, -1, -2), precision=HIGHEST)

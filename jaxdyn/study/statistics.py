@@ -11,6 +11,8 @@ from jaxdyn.measures.arrays import deviator, frobenius
 SLOPES = ("henrici", "alignment", "alignment_pairs", "alignment_trace")
 STATISTICS = (*(f"{name}_slope" for name in SLOPES), "complex_fraction", "log_product_rank")
 """In the order of `numbers`. The three alignments are the definitions (b), (a) and (c) of E5."""
+HELD = 2**26
+"""Bytes of matrices that are decomposed at a time."""
 
 
 def profiles(matrices: Float[Array, "L S n n"]) -> dict[str, Float[np.ndarray, "L S"]]:
@@ -24,9 +26,16 @@ def profiles(matrices: Float[Array, "L S n n"]) -> dict[str, Float[np.ndarray, "
     -------
     henrici (normalised, E4), complex_fraction (E2), alignment (E5 b: norm(U_k^T V_k)_F^2 / k), alignment_pairs (E5 a:
     mean abs(u_i . v_i) over the leading k), alignment_trace (E5 c: tr D^2 / norm(D)_F^2), all of D = M - tI but the
-    first two; each (L, S), dimensionless. A matrix that does not decompose has NaN.
+    first two; each (L, S), dimensionless. A matrix that does not decompose has NaN. Memory: of `HELD` bytes of
+    matrices, decomposed, at a time.
     """
     matrices = jnp.asarray(matrices)
+    wide = max(1, HELD * len(matrices) // max(1, matrices.nbytes))
+    parts = [_profiles(matrices[start : start + wide]) for start in range(0, len(matrices), wide)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _profiles(matrices):
     schur = spectra.decompose(matrices).T
     rest = deviator(matrices)
     left, _, right_h = spectra.svd(rest)

@@ -10,12 +10,14 @@ from typing import Literal, get_args, no_type_check
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Inexact
+from jaxdyn_kernels.over_cores import over_cores
+from jaxtyping import Array, Float, Inexact, Int
 
 from jaxdyn import spectra
 from jaxdyn.errors import InputError
 from jaxdyn.measures import nulls
 from jaxdyn.measures.arrays import deviator, frobenius, mean_trace
+from jaxdyn.nulls.draw import places_of
 from jaxdyn.spectra import Spectrum
 
 from . import controls
@@ -72,12 +74,14 @@ class Prepared:
         stay in the order of the decomposition).
     split : B, D and N of that form.
     shift : 0 for M = J, 1 for M = A.
+    places : (...), a number a matrix, from which its random surrogates come.
     """
 
     blocks: Float[Array, "*batch n n"]
     spectrum: Spectrum
     split: SchurSplit
     shift: Float[Array, ""]
+    places: Int[Array, "*batch"]
 
 
 def prepare(
@@ -87,6 +91,7 @@ def prepare(
     order: By = "modulus",
     descending: bool = True,
     order_seed: int = 0,
+    places: Int[Array, "*batch"] | None = None,
 ) -> Prepared:
     """Decompose blocks once and order their eigenvalues; concrete arrays only.
 
@@ -95,6 +100,8 @@ def prepare(
     blocks : (..., n, n), Jacobians J of blocks.
     on : "J", or "A" for the update J - I.
     order, descending, order_seed : as in `reorder`: the eigenvalues of M, of J or of A.
+    places : (...), default those in the array. Part of an array, given with its places in the whole, has the surrogates
+        that it has there.
 
     Returns
     -------
@@ -114,13 +121,15 @@ def prepare(
     shift = jnp.asarray(1 if on == "A" else 0, blocks.dtype)
     matrices = blocks - shift * jnp.eye(blocks.shape[-1], dtype=blocks.dtype)
     spectrum = spectra.decompose(matrices, singular_vectors=True)
-    T, Q = reorder(spectrum.T, spectrum.Q, order, descending=descending, seed=order_seed)
-    return Prepared(blocks, replace(spectrum, T=T, Q=Q), _split(T, Q), shift)
+    places = places_of(blocks) if places is None else places
+    T, Q = reorder(spectrum.T, spectrum.Q, order, descending=descending, seed=order_seed, places=places)
+    return Prepared(blocks, replace(spectrum, T=T, Q=Q), _split(T, Q), shift, places)
 
 
 def reordered(prepared: Prepared, order: By, *, descending: bool = True, order_seed: int = 0) -> Prepared:
     """Put the eigenvalues of a preparation in another order, without another decomposition; arguments as `prepare`."""
-    T, Q = reorder(prepared.spectrum.T, prepared.spectrum.Q, order, descending=descending, seed=order_seed)
+    form, places = prepared.spectrum, prepared.places
+    T, Q = reorder(form.T, form.Q, order, descending=descending, seed=order_seed, places=places)
     return replace(prepared, spectrum=replace(prepared.spectrum, T=T, Q=Q), split=_split(T, Q))
 
 
@@ -143,7 +152,7 @@ def surrogate(
     top : directions of N to leave out, for "n-without-leading" only; default ceil(n/10).
     keep_norm : scale M' to norm(M')_F = norm(M)_F. Ranks of products of surrogates J do not see a scale, those of
         I + A', of mixtures with actual layers and the functional test do.
-    seed : of the random ones; each matrix has its own draw, by its place.
+    seed : of the random ones; each matrix has its own draw, by its place (`Prepared.places`).
 
     Returns
     -------
@@ -172,16 +181,16 @@ def surrogate(
     elif name == "n1":
         given = spectra.singular_values(deviator(prepared.blocks))
     scale = jnp.asarray(alpha or 0.0, prepared.blocks.dtype)
-    return _make(prepared, given, scale, seed, name=name, keep=keep_norm)
+    parts = prepared.spectrum, prepared.split, prepared.places, given
+    common = prepared.shift, scale, seed
+    return over_cores(_make, prepared.blocks, *parts, common=common, name=name, keep=keep_norm)
 
 
-def _make_traced(prepared, given, alpha, seed, *, name, keep):
+def _make(blocks, spectrum, split, ids, given, shift, alpha, seed, *, name, keep):
     """`given`: what has to be decomposed once more, outside the program, where LAPACK is spread over the cores."""
-    spectrum, split = prepared.spectrum, prepared.split
-    n, dtype = prepared.blocks.shape[-1], prepared.blocks.dtype
-    M = prepared.blocks - prepared.shift * jnp.eye(n, dtype=dtype)
-    keys = controls.matrix_keys(M, seed)
-    ids = jnp.arange(keys.size).reshape(M.shape[:-2])
+    n, dtype = blocks.shape[-1], blocks.dtype
+    M = blocks - shift * jnp.eye(n, dtype=dtype)
+    keys = controls.matrix_keys(ids, seed)
     match name:
         case "schur":
             made = intervene(split, alpha)
@@ -211,8 +220,7 @@ def _make_traced(prepared, given, alpha, seed, *, name, keep):
     if keep:
         made = made * (frobenius(M) / frobenius(made))[..., None, None].astype(dtype)
     failed = jnp.isnan(spectrum.residual)[..., None, None]
-    return jnp.where(failed, jnp.nan, made + prepared.shift * jnp.eye(n, dtype=dtype))
+    return jnp.where(failed, jnp.nan, made + shift * jnp.eye(n, dtype=dtype))
 
 
-_make = jax.jit(_make_traced, static_argnames=("name", "keep"))
 _split = jax.jit(schur_split)

@@ -10,7 +10,6 @@ import math
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jaxtyping import Array, Complex, Float, Inexact, Int, Key
 
@@ -135,7 +134,6 @@ def _each(function, *arrays):
     return lax.map(lambda leaves: function(*leaves), flat).reshape(shape)
 
 
-def matrix_keys(matrices: Array | np.ndarray, seed) -> Key[Array, " B"]:
-    """One key a matrix of an array (..., n, n), from the seed and its place."""
-    count = math.prod(matrices.shape[:-2])
-    return jax.vmap(lambda place: jax.random.fold_in(jax.random.key(seed), place))(jnp.arange(count))
+def matrix_keys(places: Int[Array, "*batch"], seed) -> Key[Array, " B"]:
+    """One key a matrix, from the seed and its place."""
+    return jax.vmap(lambda place: jax.random.fold_in(jax.random.key(seed), place))(places.reshape(-1))

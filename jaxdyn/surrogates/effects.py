@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Inexact
+from jaxtyping import Array, Float, Inexact, Int
 
 from jaxdyn import nulls, propagate, spectra
 from jaxdyn.measures import nulls as laws
@@ -41,13 +41,16 @@ class ProductRanks(NamedTuple):
     outlier: Float[Array, "*batch"]
 
 
-def product_ranks(factors: Inexact[Array, "L ... n n"], *, draws: int = 4, seed: int = 0) -> ProductRanks:
+def product_ranks(
+    factors: Inexact[Array, "L ... n n"], *, draws: int = 4, seed: int = 0, places: Int[Array, "L ..."] | None = None
+) -> ProductRanks:
     """Measure a product and its rotations.
 
     Parameters
     ----------
     factors : (L, ..., n, n), first layer first; real or complex.
-    draws, seed : of the Haar bases; the same for the same shape, so that two sets of factors are turned alike.
+    draws, seed : of the Haar bases; the same for the same places, so that two sets of factors are turned alike.
+    places : (L, ...), default those in the array; see `nulls.rotated`.
 
     Returns
     -------
@@ -56,7 +59,7 @@ def product_ranks(factors: Inexact[Array, "L ... n n"], *, draws: int = 4, seed:
     own = propagate.product_log_singular_values(factors)
     turned = []
     for draw in range(draws):
-        turned.append(propagate.product_log_singular_values(nulls.rotated(factors, seed, jnp.int32(draw))))
+        turned.append(propagate.product_log_singular_values(nulls.rotated(factors, seed, draw, places)))
     logs = jnp.stack(turned)
     values = spectra.singular_values(factors)
     free = laws.free_product_participation_ratio(rank.participation_ratio(values), factors.shape[-1])[-1]

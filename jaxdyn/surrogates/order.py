@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
-from jaxtyping import Array, Inexact
+from jaxtyping import Array, Inexact, Int
 
 from jaxdyn.errors import InputError
 
@@ -25,6 +25,7 @@ def reorder(
     *,
     descending: bool = True,
     seed: int = 0,
+    places: Int[Array, "*batch"] | None = None,
 ) -> tuple[Inexact[Array, "*batch n n"], Inexact[Array, "*batch n n"]]:
     """Put the eigenvalues of Schur forms in an order; A = Q T Q^H stays.
 
@@ -36,6 +37,7 @@ def reorder(
         form as it is. A conjugate pair of a real form moves as one.
     descending : largest first; not for "random" and "given".
     seed : of "random"; every matrix has its own permutation.
+    places : (...), from which that comes, with the seed; default the places in the array.
 
     Returns
     -------
@@ -58,9 +60,10 @@ def reorder(
     forms, vectors = np.array(T), np.array(Q)
     lead, n = forms.shape[:-2], forms.shape[-1]
     flat_T, flat_Q = forms.reshape(-1, n, n), vectors.reshape(-1, n, n)
-    for place in range(len(flat_T)):
-        rng = np.random.default_rng([seed, place])
-        flat_T[place], flat_Q[place] = _sorted(flat_T[place], flat_Q[place], by, descending, rng)
+    numbers = range(len(flat_T)) if places is None else np.asarray(places).reshape(-1).tolist()
+    for at, number in enumerate(numbers):
+        rng = np.random.default_rng([seed, number])
+        flat_T[at], flat_Q[at] = _sorted(flat_T[at], flat_Q[at], by, descending, rng)
     host = jax.local_devices(backend="cpu")[0]
     with jax.default_device(host):
         return jnp.asarray(flat_T.reshape(*lead, n, n)), jnp.asarray(flat_Q.reshape(*lead, n, n))

@@ -1,10 +1,12 @@
 """Stage 5 of 7: every surrogate of a model's blocks at every site, as one labelled table; and the order of eigenvalues.
 
-Deterministic for given seeds. Matrices of one surrogate are made at a time, so that memory holds the blocks, their
-decomposition and one copy.
+Deterministic for given seeds. A few samples are taken at a time, and of them one surrogate, so that memory holds the
+blocks and `HELD` bytes of them, decomposed, some twenty times over. The numbers of a sample are its own: which others
+it was taken with does not matter.
 """
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import jax.numpy as jnp
@@ -15,11 +17,15 @@ from jaxtyping import Array, Float
 from jaxdyn import propagate
 from jaxdyn.errors import InputError
 from jaxdyn.measures import rank
+from jaxdyn.nulls.draw import places_of
 
 from .by_name import SURROGATES, Name, On, Prepared, prepare, reordered, surrogate
 from .effects import effect_on_effective_rank, effect_on_participation_ratio, product_ranks
 from .order import By
 from .sites import layer_sets
+
+HELD = 2**26
+"""Bytes of blocks whose surrogates are made at a time; a sample at least."""
 
 ORDER_SWEEP: tuple[tuple[By, bool, int], ...] = (
     ("given", True, 0),
@@ -104,28 +110,25 @@ def surrogate_study(
     """
     settings = settings or SurrogateSettings()
     _check(blocks)
-    prepared = prepare(blocks, on=settings.on, order=settings.order, descending=settings.descending)
-    sites = layer_sets(len(blocks), settings.sites)
-    wanted = _wanted(settings)
-    before = product_ranks(blocks, draws=settings.draws, seed=settings.seed)
-    size = jnp.linalg.norm(blocks, axis=(-2, -1))
-    rows: list[dict[str, np.ndarray]] = [_row(before, before)] * len(sites)
-    norms = [np.ones(blocks.shape[1])]
-    total = len(wanted) * len(sites)
-    for name, alpha in wanted[1:]:
-        made = surrogate(prepared, name, alpha=alpha, keep_norm=settings.keep_norm, seed=settings.seed)
-        norms.append(np.asarray(jnp.mean(jnp.linalg.norm(made, axis=(-2, -1)) / size, axis=0)))
-        for chosen in sites.values():
-            factors = jnp.where(jnp.asarray(chosen)[:, None, None, None], made, blocks)
-            rows.append(_row(before, product_ranks(factors, draws=settings.draws, seed=settings.seed)))
-            progress(len(rows), total)
-    shape = (len(wanted), len(sites), blocks.shape[1])
-    variables = {
-        key: (("surrogate", "site", "sample"), np.stack([row[key] for row in rows]).reshape(shape)) for key in rows[0]
-    }
+    sites, wanted = layer_sets(len(blocks), settings.sites), _wanted(settings)
+    of_group, groups = len(wanted) * len(sites), list(_groups(blocks))
+    rows: list[dict[str, np.ndarray]] = []
+    norms: list[np.ndarray] = []
+    for at, (some, places) in enumerate(groups):
+
+        def tick(done: int, before: int = at * of_group) -> None:
+            progress(before + done, len(groups) * of_group)
+
+        found = _measure(some, places, settings, wanted, list(sites.values()), tick)
+        rows.append(found[0])
+        norms.append(found[1])
+    variables = {key: np.concatenate([row[key] for row in rows], axis=-1) for key in rows[0]}
     labels = [_label(name, alpha) for name, alpha in wanted]
     return xr.Dataset(
-        {**variables, "norm_ratio": (("surrogate", "sample"), np.stack(norms))},
+        {
+            **{key: (("surrogate", "site", "sample"), value) for key, value in variables.items()},
+            "norm_ratio": (("surrogate", "sample"), np.concatenate(norms, axis=-1)),
+        },
         coords={
             "surrogate": labels,
             "site": list(sites),
@@ -159,23 +162,59 @@ def order_study(
     normal_effective_rank, of Q B Q^T, and above_share, norm(N) / norm(T) averaged over layers.
     """
     _check(blocks)
-    first = prepare(blocks, on=on, order="given")
+    groups = [_orders(some, places, alphas, orders, on) for some, places in _groups(blocks)]
+    partial, normal, share = (np.concatenate(part, axis=-1) for part in zip(*groups, strict=True))
+    names = [_order_name(*one) for one in orders]
+    return xr.Dataset(
+        {
+            "effective_rank": (("order", "alpha", "sample"), partial),
+            "normal_effective_rank": (("order", "sample"), normal),
+            "above_share": (("order", "sample"), share),
+        },
+        coords={"order": names, "alpha": list(alphas)},
+        attrs={"on": on, "layers": len(blocks), "width": blocks.shape[-1]},
+    )
+
+
+def _groups(blocks) -> Iterator[tuple[Array, Array]]:
+    """Give a few samples at a time: their blocks (L, s, n, n), and the places (L, s) of these among all."""
+    places = places_of(blocks)
+    count = blocks.shape[1]
+    wide = max(1, HELD * count // max(1, blocks.nbytes))
+    wide = math.ceil(count / math.ceil(count / wide))  # groups of one size, but for the last: a program serves all
+    for start in range(0, count, wide):
+        yield blocks[:, start : start + wide], places[:, start : start + wide]
+
+
+def _measure(blocks, places, settings, wanted, sites, tick) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Give the numbers of some samples: each (surrogate, site, s), and the norm ratios (surrogate, s)."""
+    prepared = prepare(blocks, on=settings.on, order=settings.order, descending=settings.descending, places=places)
+    turned = {"draws": settings.draws, "seed": settings.seed, "places": places}
+    before = product_ranks(blocks, **turned)
+    size = jnp.linalg.norm(blocks, axis=(-2, -1))
+    rows = [_row(before, before)] * len(sites)
+    norms = [np.ones(blocks.shape[1])]
+    for name, alpha in wanted[1:]:
+        made = surrogate(prepared, name, alpha=alpha, keep_norm=settings.keep_norm, seed=settings.seed)
+        norms.append(np.asarray(jnp.mean(jnp.linalg.norm(made, axis=(-2, -1)) / size, axis=0)))
+        for chosen in sites:
+            factors = jnp.where(jnp.asarray(chosen)[:, None, None, None], made, blocks)
+            rows.append(_row(before, product_ranks(factors, **turned)))
+            tick(len(rows))
+    shape = (len(wanted), len(sites), blocks.shape[1])
+    return {key: np.stack([row[key] for row in rows]).reshape(shape) for key in rows[0]}, np.stack(norms)
+
+
+def _orders(blocks, places, alphas, orders, on) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Give the numbers of the order sweep for some samples: (order, alpha, s), (order, s), (order, s)."""
+    first = prepare(blocks, on=on, order="given", places=places)
     partial, normal, share = [], [], []
     for by, descending, seed in orders:
         prepared = reordered(first, by, descending=descending, order_seed=seed)
         partial.append([_rank(surrogate(prepared, "schur", alpha=alpha)) for alpha in alphas])
         normal.append(_rank(surrogate(prepared, "normal")))
         share.append(_share(prepared))
-    names = [_order_name(*one) for one in orders]
-    return xr.Dataset(
-        {
-            "effective_rank": (("order", "alpha", "sample"), np.array(partial)),
-            "normal_effective_rank": (("order", "sample"), np.array(normal)),
-            "above_share": (("order", "sample"), np.array(share)),
-        },
-        coords={"order": names, "alpha": list(alphas)},
-        attrs={"on": on, "layers": len(blocks), "width": blocks.shape[-1]},
-    )
+    return np.array(partial), np.array(normal), np.array(share)
 
 
 def _wanted(settings) -> list[tuple[Name, float | None]]:
@@ -232,6 +271,7 @@ def _plain(value):
 
 
 def _check(blocks):
-    if blocks.ndim != 4 or blocks.shape[-1] != blocks.shape[-2]:
-        msg = f"blocks: got an array of shape {blocks.shape}; allowed (layers, samples, n, n), first layer first"
+    if blocks.ndim != 4 or blocks.shape[-1] != blocks.shape[-2] or not blocks.size:
+        msg = f"blocks: got an array of shape {blocks.shape}; allowed (layers, samples, n, n), first layer first, "
+        msg += "at least one of each"
         raise InputError(msg)

@@ -14,6 +14,9 @@ from tests.matrices import CLASSES, matrix
 
 SIZE = 20
 NAMES = tuple(CLASSES)
+# Classes whose eigenvalues differ by more than rounding. Of the others neighbours may be equal to it, and then are
+# rightly left unswapped; which ones depends on the machine's sums.
+APART = ("ginibre", "companion", "symmetric", "graded", "triangular")
 
 
 @functools.cache
@@ -29,8 +32,6 @@ def test_sorted_by_modulus(dtype):
     A, form, values = forms(dtype)
     done = jk.reorder(form.T, form.Q, order=-np.abs(values))
     assert np.all(done.status == Status.OK)
-    if dtype != np.float32:  # there eigenvalues of stacked_scales are equal to rounding, and are not swapped
-        assert np.all(done.converged)
     assert np.all(done.residual <= 20)
     assert np.all(done.orthogonality <= 20)
     moved = np.asarray(jk.eigenvalues_from_schur(done.T))
@@ -43,10 +44,8 @@ def test_sorted_by_modulus(dtype):
         condition = np.minimum(condition, 1 / np.finfo(dtype).eps)
         assert_same_eigenvalues(moved[k], values[k], A[k], condition)
         # Each eigenvalue is the one that its row came from, where they can be told apart.
-        if (
-            name in ("ginibre", "companion", "symmetric", "graded", "stacked_scales", "triangular")
-            and done.converged[k]
-        ):
+        if name in APART or (name == "stacked_scales" and dtype != np.float32):
+            assert done.converged[k], name
             scale = SIZE * np.finfo(dtype).eps * np.linalg.norm(A[k]) * 20
             there = values[k][np.asarray(done.source[k])]
             assert np.all(np.abs(moved[k] - there) <= scale * condition.max()), name

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import scipy.linalg  # noqa: F401  (its OpenBLAS is the one that is limited)
 from jaxdyn_kernels import threads
+from jaxdyn_kernels.over_cores import over_cores
 from threadpoolctl import threadpool_info
 
 
@@ -96,6 +97,34 @@ def test_spread_is_the_function_over_all_leading_axes(shape, rng):
     assert out["trace"].shape == shape[:-2]
     assert np.array_equal(out["a"], A * 8)
     assert np.allclose(out["trace"], np.trace(A, axis1=-2, axis2=-1))
+
+
+def weighed(A, others, factor, *, power):
+    """Of arrays [B, L, n, n]: something that depends on every argument."""
+    weight = others["weight"][:, None, None, None] * others["row"][:, :, None, None]
+    return {"first": A[:, 0] * factor, "all": weight * A**power}
+
+
+@pytest.mark.parametrize("n", [7, 70, 110])
+def test_what_belongs_to_a_matrix_goes_with_it_and_what_all_share_to_all(n, rng):
+    A = rng.standard_normal((5, 3, n, n))
+    others = {"weight": rng.standard_normal(5), "row": rng.standard_normal((5, 3))}
+    expected = weighed(A, others, 2.5, power=2)
+    for out in (
+        jk.spread(weighed, A, others, axes=1, common=(2.5,), power=2),
+        over_cores(weighed, jnp.asarray(A), others, axes=1, common=(2.5,), power=2),
+        jax.jit(lambda A: over_cores(weighed, A, others, axes=1, common=(2.5,), power=2))(A),
+    ):
+        for name, value in expected.items():
+            np.testing.assert_allclose(out[name], value, rtol=1e-14)
+
+
+def test_wide_matrices_are_spread_and_narrow_ones_stay_together(rng, monkeypatch):
+    seen = []
+    monkeypatch.setattr("jaxdyn_kernels.over_cores.spread", lambda function, A, **_: seen.append(A.shape))
+    for shape in ((3, 110, 110), (3, 64, 64), (1, 110, 110)):
+        over_cores(double, jnp.asarray(rng.standard_normal(shape)), power=2)
+    assert seen == [(3, 110, 110)]
 
 
 def test_spread_passes_errors_on():

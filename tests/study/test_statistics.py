@@ -7,6 +7,7 @@ import pytest
 import jaxdyn
 from jaxdyn import nulls
 from jaxdyn.measures import effective_rank
+from jaxdyn.study import statistics
 from jaxdyn.study.conventions import Convention, every_convention
 from jaxdyn.study.statistics import STATISTICS, closed_form, log_product_rank, numbers, profiles, slope, summarise
 
@@ -20,6 +21,14 @@ def test_slope_is_the_least_squares_one(rng):
     fitted = np.polyfit(np.linspace(0, 1, 6), series, 1)[0]
     assert np.allclose(slope(series), fitted, atol=1e-12)
     assert np.isnan(slope(series[:1])).all()
+
+
+def test_profiles_do_not_depend_on_how_many_layers_are_taken_at_a_time(rng, monkeypatch):
+    J = blocks(rng)
+    at_once = profiles(J)
+    monkeypatch.setattr(statistics, "HELD", 2 * J[0].nbytes)
+    for name, value in profiles(J).items():
+        assert np.array_equal(value, at_once[name])
 
 
 def test_profiles_are_the_measures_of_each_matrix(rng):

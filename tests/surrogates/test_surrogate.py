@@ -5,6 +5,7 @@ import json
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import xarray as xr
 
 import jaxdyn
 from jaxdyn import surrogates
@@ -66,9 +67,10 @@ def test_what_each_keeps(blocks):
 
 
 def test_controls_of_n_keep_the_spectrum_to_the_bit_of_the_form(blocks):
-    split = surrogates.prepare(blocks).split
+    prepared = surrogates.prepare(blocks)
+    split = prepared.split
     plain = split._replace(vectors=jnp.broadcast_to(jnp.eye(N), split.vectors.shape))  # so that forms are compared
-    keys = controls.matrix_keys(blocks, 0)
+    keys = controls.matrix_keys(prepared.places, 0)
     place = np.asarray(above_blocks(split.normal))
     old = np.asarray(split.above)
     made = {
@@ -198,6 +200,20 @@ def test_the_study_is_a_table_of_products(blocks):
         surrogates.SurrogateSettings(draws=0)
     with pytest.raises(ValueError, match=r"blocks: got an array of shape \(3, 20, 20\)"):
         surrogates.surrogate_study(blocks[0])
+
+
+def test_a_sample_has_its_numbers_whatever_others_are_taken_with_it(blocks, monkeypatch):
+    """Random surrogates, rotations and random orders too."""
+    five = jnp.concatenate([blocks, blocks[:, :2] * 1.25], axis=1)[:, :5]
+    settings = surrogates.SurrogateSettings(names=("schur", "n-gaussian", "n1"), alphas=(0.5,), sites=("all",), draws=2)
+    sweep = {"alphas": (0.5,), "orders": (("random", True, 1),)}
+    at_once = surrogates.surrogate_study(five, settings), surrogates.order_study(five, **sweep)
+    monkeypatch.setattr(surrogates.study, "HELD", 2 * five[:, :1].nbytes)
+    told = []
+    parts = surrogates.surrogate_study(five, settings, progress=lambda *done: told.append(done))
+    assert told[-1] == (12, 12)
+    xr.testing.assert_allclose(parts, at_once[0], rtol=1e-9)
+    xr.testing.assert_allclose(surrogates.order_study(five, **sweep), at_once[1], rtol=1e-9)
 
 
 def test_the_order_of_eigenvalues_matters_until_all_of_n_is_there(blocks):
