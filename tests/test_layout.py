@@ -56,9 +56,12 @@ def test_kernels_never_import_jaxdyn() -> None:
         assert not any(name.split(".")[0] == "jaxdyn" for name in imported(file)), file
 
 
-def test_only_spectra_and_what_counts_cores_or_times_a_schur_form_use_kernels() -> None:
+def test_only_spectra_and_what_uses_the_cores_or_times_a_schur_form_use_kernels() -> None:
     threads = {
         "propagate.py",
+        "nulls/n1_singular_values.py",
+        "nulls/n2_rotated.py",
+        "surrogates/by_name.py",
         "pipeline/host.py",
         "pipeline/run.py",
         "pipeline/estimate.py",

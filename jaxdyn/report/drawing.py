@@ -132,7 +132,7 @@ def draw_panel(ax: Axes, panel: Panel, kind: str, view: str = RAW) -> None:
     ax.tick_params(labelsize=8, which="both")
     if panel.note:
         back = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 1}
-        ax.text(0.02, 0.02, panel.note, transform=ax.transAxes, fontsize=8, bbox=back, zorder=6)
+        ax.text(0.02, 0.02, panel.note.replace("; ", "\n"), transform=ax.transAxes, fontsize=8, bbox=back, zorder=6)
 
 
 def _lines(ax: Axes, series: list[Series], *, log: bool) -> None:

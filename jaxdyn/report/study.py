@@ -220,7 +220,7 @@ def profile_chart(found: xr.Dataset) -> Chart:
             Series("measured", "measured", x, at["profile"].values),
         )
         out = np.flatnonzero(at["profile_p"].values < 0.05)
-        note = f"leaves N1 in layers {', '.join(map(str, out))}" if len(out) else "leaves N1 in no layer"
+        note = f"leaves N1 in layers {_runs(out)}" if len(out) else "leaves N1 in no layer"
         trend, p = float(at["trend"]), float(at["trend_p"])
         note += f"; Spearman with depth {trend:+.2f}, p {p:.2g} against walks"
         panels.append(Panel(f"profile_{name}", titles[str(name)], "layer", series=series, note=note))
@@ -232,6 +232,12 @@ def profile_chart(found: xr.Dataset) -> Chart:
     )
     lead = "The profile that N1 draws needs no structure beyond each block's trace and singular values."
     return Chart("study_profiles", "Along depth, beside N1", "lines", caption, tuple(panels), (), lead)
+
+
+def _runs(layers: np.ndarray) -> str:
+    """Write ascending numbers with what is consecutive as a run: 0, 2 to 5."""
+    runs = np.split(layers, np.flatnonzero(np.diff(layers) > 1) + 1)
+    return ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 2 else ", ".join(map(str, run)) for run in runs)
 
 
 def _ladder(found: xr.Dataset, name: str) -> list[str]:

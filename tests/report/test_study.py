@@ -61,6 +61,32 @@ def conventions():
     return found.merge(survival(found, "in-context"))
 
 
+def ladder():
+    """Profiles of nine blocks: one leaves N1 in four layers, the other in none."""
+    out = np.ones(9)
+    out[[0, 4, 5, 6]] = 0.01
+    profile = np.linspace(0.1, 0.4, 9)
+    data = {"profile": [profile, profile], "profile_n1": [profile - 0.05, profile], "profile_p": [out, np.ones(9)]}
+    trends = {"trend": ("series", [0.93, -0.1]), "trend_p": ("series", [0.078, 0.7])}
+    arrays = {name: (("series", "layer"), np.array(value)) for name, value in data.items()}
+    return xr.Dataset(arrays | trends, {"series": ["henrici", "alignment"]}, ABOUT)
+
+
+def test_what_a_profile_says_stands_inside_its_axes():
+    chart = study.profile_chart(ladder())
+    assert [panel.note.split(";")[0] for panel in chart.panels] == [
+        "leaves N1 in layers 0, 4 to 6",
+        "leaves N1 in no layer",
+    ]
+    figure = draw_one(chart)
+    figure.canvas.draw()
+    for ax, panel in zip(figure.axes, chart.panels, strict=True):
+        (note,) = [text for text in ax.texts if text.get_text().startswith("leaves N1")]
+        assert note.get_text().replace("\n", "; ") == panel.note
+        inside, around = note.get_window_extent(), ax.get_window_extent()
+        assert around.x0 <= inside.x0 < inside.x1 <= around.x1
+
+
 def over_training():
     one = claims()
 
@@ -161,7 +187,7 @@ def page(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     (folder / "study").mkdir()
     told = {"command": "jaxdyn x"}
-    for name, found in (("claims", claims()), ("conventions", conventions())):
+    for name, found in (("claims", claims()), ("conventions", conventions()), ("ladder", ladder())):
         write_dataset(folder / "study" / f"{name}.zarr", name, found, {"stage": name}, provenance=told)
     write_dataset(folder / "trajectory.zarr", "trajectory", over_training(), {}, provenance={})
     written = study.write_study(folder, ("png",))
@@ -182,7 +208,13 @@ def test_the_page_draws_in_a_browser_the_claims_first(driver, page, width):
     assert complaints == []
     assert asked == []
     sections = driver.execute_script("return [...document.querySelectorAll('section')].map(s => s.id)")
-    assert sections == ["claims", "study_rungs", "specification", "survival", "trajectory", "trajectory_excess"]
+    assert sections == ["claims", "study_rungs", "specification", "survival", "study_profiles", "trajectory",
+                        "trajectory_excess"]  # fmt: skip
+    notes = driver.execute_script(
+        "return [...document.querySelectorAll('#study_profiles .note')].map(n => n.textContent)"
+    )
+    assert notes[:2] == ["leaves N1 in layers 0, 4 to 6", "Spearman with depth +0.93, p 0.078 against walks"]
+    assert len(notes) == 4
     rows = driver.execute_script("return [...document.querySelectorAll('#claims tbody tr')].map(r => r.innerText)")
     assert "explained by N1" in rows[0]
     assert "<b>&" in rows[1]

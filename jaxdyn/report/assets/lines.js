@@ -37,6 +37,8 @@ function linePanel(chart, panel, view, width, height, labelled) {
   if (bars) drawBars(svg, all, at, x, y);
   else for (const one of all) drawn.set(one, drawLine(svg, one, at(one), x, y));
   if (ends.length) endLabels(svg, ends, at, x, y, width - right, bottom);
+  const said = panel.note ? panel.note.split("; ") : [];
+  for (const [place, part] of said.entries()) svg.append(node("text", { class: "note", x: left + 6, y: bottom - 7 - 13 * (said.length - 1 - place) }, part));
   const cursor = node("line", { class: "cursor", y1: 8, y2: bottom, visibility: "hidden" });
   svg.append(cursor);
   readable(svg, panel, {
