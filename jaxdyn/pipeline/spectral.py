@@ -11,11 +11,14 @@ batch axes: LAPACK runs on the host, where threads spread the cores over samples
 LAPACK calls in one program can wait for each other for ever (see jaxdyn_kernels.threads).
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxdyn_kernels.scaling import to_order_one
+from jaxdyn_kernels.singular.leading import leading_projectors
 from jaxtyping import Array, Float, Int
 
 from jaxdyn import propagate, spectra
@@ -167,13 +170,17 @@ def _matrices(inputs: Inputs, plan: Plan) -> Float[Array, "P n n"]:
 
 
 class Pieces(NamedTuple):
-    """What all views of one matrix share: spectrum, numerical abscissa, and the singular vectors of M - tI."""
+    """What all views of one matrix share: spectrum, numerical abscissa, and the singular vectors of M - tI.
+
+    Where the vectors are not made, `alignment` is what would be made of them, and they are None.
+    """
 
     matrix: Float[Array, "*P n n"]
     spectrum: spectra.Spectrum
     abscissa: Float[Array, "*P"]
-    left: Float[Array, "*P n n"]
-    right_h: Float[Array, "*P n n"]
+    left: Float[Array, "*P n n"] | None
+    right_h: Float[Array, "*P n n"] | None
+    alignment: Float[Array, "*P"] | None = None
 
 
 def _take_apart(matrix: Array) -> tuple[Pieces, Array]:
@@ -186,6 +193,20 @@ def pieces_of(matrix: Float[Array, "n n"], spectrum: spectra.Spectrum) -> tuple[
     left, deviation, right_h = _svd(matrix - mean_trace(matrix) * jnp.eye(matrix.shape[-1], dtype=matrix.dtype))
     abscissa = nonnormality.numerical_abscissa(matrix, norm=spectrum.singular_values[0])
     return Pieces(matrix, spectrum, abscissa, left, right_h), deviation
+
+
+def pieces_without_vectors(
+    matrix: Float[Array, "n n"], spectrum: spectra.Spectrum, singular_values: Callable[[Array], Array]
+) -> Pieces:
+    """Return what `pieces_of` does by singular values and projectors alone, for platforms without an SVD that serves.
+
+    `singular_values` takes (n, n) to (n,), descending, NaN for a matrix that is not finite.
+    """
+    n = matrix.shape[-1]
+    centred, _ = to_order_one(matrix - mean_trace(matrix) * jnp.eye(n, dtype=matrix.dtype))
+    projectors = leading_projectors(centred, singular_values(centred), nonnormality.leading(n))
+    abscissa = nonnormality.numerical_abscissa(matrix, norm=spectrum.singular_values[0], values=singular_values)
+    return Pieces(matrix, spectrum, abscissa, None, None, nonnormality.alignment_of_projectors(*projectors))
 
 
 def _view_table(plan: Plan, ratio: Array) -> tuple[Array, Array, Array]:
@@ -204,15 +225,21 @@ def _kreiss(pieces: Pieces, view: tuple[Array, Array, Array]) -> Array:
     return kreiss_scaled(schur, scale * spectrum.eigenvalues - shift, spectrum.condition)
 
 
-def measure_view(pieces: Pieces, view: tuple[Array, Array, Array]) -> dict[str, Array]:
-    """Measures of one view a M - b I, with the evidence of its decomposition."""
+def measure_view(
+    pieces: Pieces, view: tuple[Array, Array, Array], own: Callable[[Array], Array] | None = None
+) -> dict[str, Array]:
+    """Measures of one view a M - b I, with the evidence of its decomposition; `own` makes an update's singular values.
+
+    `own` takes (n, n) to (n,), descending, NaN for a matrix that is not finite; default XLA's.
+    """
+    own = _singular_values if own is None else own
     index, scale, shift = view
     piece = jax.tree.map(lambda leaf: leaf[index], pieces)
     spectrum, n = piece.spectrum, piece.matrix.shape[-1]
     eye = jnp.eye(n, dtype=piece.matrix.dtype)
     matrix, eigenvalues = scale * piece.matrix - shift * eye, scale * spectrum.eigenvalues - shift
     # A scaled matrix has scaled singular values: only the shifted views, the updates, need their own.
-    singular_values = lax.cond(shift == 0, lambda: scale * spectrum.singular_values, lambda: _singular_values(matrix))
+    singular_values = lax.cond(shift == 0, lambda: scale * spectrum.singular_values, lambda: own(matrix))
     eps = float(jnp.finfo(matrix.dtype).eps)
     out = measure_all(
         matrix,
@@ -221,6 +248,7 @@ def measure_view(pieces: Pieces, view: tuple[Array, Array, Array]) -> dict[str, 
         singular_values=singular_values,
         left=piece.left,
         right_h=piece.right_h,
+        alignment=piece.alignment,
         condition=spectrum.condition,
         backward_error=scale * spectrum.residual * n * eps * frobenius(piece.matrix),
         abscissa=scale * piece.abscissa - shift,

@@ -7,31 +7,44 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxdyn_kernels.dispatch import choose
 from jaxdyn_kernels.eig.from_schur import eigenvalues_from_schur, eigenvectors_from_schur
 from jaxdyn_kernels.schur.api import SchurResult
+from jaxdyn_kernels.singular.api import scaled_singular_values
 from jaxdyn_kernels.status import Status
 from jaxtyping import Array, Float, Int
 
 from jaxdyn import spectra
 from jaxdyn.measures import measure_eigen
 from jaxdyn.measures.arrays import frobenius
-from jaxdyn.pipeline.spectral import measure_view, pieces_of
+from jaxdyn.pipeline.spectral import measure_view, pieces_of, pieces_without_vectors
 
 from .step_types import StepSettings
 
 
-def measure_sample(settings: StepSettings, sample: tuple[Float[Array, "K D D"], SchurResult]) -> dict[str, Any]:
-    """Measure one sample's parts, (P, ...) each."""
+def measure_sample(
+    settings: StepSettings, platform: str, sample: tuple[Float[Array, "K D D"], SchurResult]
+) -> dict[str, Any]:
+    """Measure one sample's parts, (P, ...) each, in a program that runs on `platform`.
+
+    On a TPU there is no singular value decomposition that compiles at a few thousand columns: singular values come by
+    bisection there, and self_alignment from projectors (`pieces_without_vectors`).
+    """
     matrices, form = sample
     kinds = settings.kinds
     index = jnp.asarray([kinds.index("block" if part == "update" else part) for part in settings.parts])
     shift = jnp.asarray([part == "update" for part in settings.parts], matrices.dtype)
     if settings.singular:
+        name = settings.singular_implementation or choose("singular_values", platform).name
         # "cpu": one matrix after another, which is right here on every platform.
-        spectrum = spectra.complete(matrices, form, vectors=True, singular_vectors=False, device="cpu")
+        spectrum = spectra.complete(matrices, form, vectors=True, singular_vectors=False, device="cpu", singular=name)
         spectrum = replace(spectrum, right=None, left=None)
-        pieces, _ = lax.map(lambda pair: pieces_of(*pair), (matrices, spectrum))
-        found = lax.map(partial(measure_view, pieces), (index, jnp.ones_like(shift), shift))
+        values = partial(scaled_singular_values, implementation=name)
+        if name == "bisection":
+            pieces = lax.map(lambda pair: pieces_without_vectors(*pair, values), (matrices, spectrum))
+        else:
+            pieces = lax.map(lambda pair: pieces_of(*pair)[0], (matrices, spectrum))
+        found = lax.map(partial(measure_view, pieces, own=values), (index, jnp.ones_like(shift), shift))
         for evidence in ("residual", "orthogonality", "status", "frobenius_norm", "update_norm"):
             found.pop(evidence)
     else:

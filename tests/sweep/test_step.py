@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from jaxdyn_kernels import schur
 
 from jaxdyn.activations import capture, pad
 from jaxdyn.errors import InputError
@@ -20,7 +21,7 @@ from jaxdyn.models import Model
 from jaxdyn.pipeline.spectral import measure_view, pieces_of
 from jaxdyn.sharding import Layout, mesh_for
 from jaxdyn.spectra import decompose
-from jaxdyn.sweep.portrait import unit_sums
+from jaxdyn.sweep.portrait import measure_sample, unit_sums
 from jaxdyn.sweep.step import StepSettings, make_step, read_by_step
 from tests.sweep.mesh_program import LAYER, LAYOUTS, LLAMA, TOKENS, batch, halves, weights
 
@@ -172,6 +173,19 @@ def test_the_portrait_is_that_of_the_stages(model, alone):
         got, true = (np.sort_complex(np.round(x, 8)) for x in (alone.eigenvalues[sample], wanted["eigenvalues"]))
         np.testing.assert_allclose(got, true, atol=1e-7)
     assert np.all(np.asarray(alone.status) == 0)
+
+
+def test_on_a_tpu_the_portrait_needs_no_singular_value_decomposition(alone):
+    """The way of a TPU, forced here: the same numbers by bisection and projectors."""
+    matrices, form = jax.tree.map(lambda leaf: leaf[None], (alone.matrices[3, 0], schur(alone.matrices[3, 0])))
+    settings = StepSettings(parts=("block", "update"))
+    assert "svd[" not in str(jax.make_jaxpr(partial(measure_sample, settings, "tpu"))((matrices, form)))
+    forced = partial(measure_sample, replace(settings, singular_implementation="bisection"), "cpu")
+    found = jax.jit(forced, compiler_options={"xla_backend_optimization_level": 0})((matrices, form))
+    np.testing.assert_allclose(found["singular_values"], alone.singular_values[3], rtol=0, atol=1e-13)
+    assert found["measures"].keys() == alone.measures.keys()
+    for name, values in found["measures"].items():
+        np.testing.assert_allclose(values, alone.measures[name][3], rtol=1e-9, atol=1e-12, err_msg=name)
 
 
 def measured(view):
