@@ -16,8 +16,8 @@ number here was measured on a TPU. Load of the machine at the end: {load}.{notes
 
 One step: Llama 3.1 8B, weights in bfloat16, prompts of 128 tokens, the last token of each a sample, the in-context
 Jacobian of the block (4096 x 4096, float32), Schur form with vectors by `jaxdyn_kernels` (`xla`), eigenvalues,
-condition numbers, singular values, every measure of `jaxdyn.measures` but the Kreiss constant, sums by unit. Two samples
-a chip. The unembedding is not loaded.
+condition numbers, singular values, every measure of `jaxdyn.measures` but the Kreiss constant, sums by unit. Two
+samples a chip. The unembedding is not loaded.
 
 Singular values come by `jaxdyn_kernels.singular_values` (`bisection`): reflectors to bidiagonal form and counts of
 pivots, two loops; alone they compile for a v5e at 4096 in 1.4 s of processor time, with 0.07 GB of temporaries.

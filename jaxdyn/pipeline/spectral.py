@@ -17,8 +17,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxdyn_kernels.scaling import to_order_one
-from jaxdyn_kernels.singular.leading import leading_projectors
 from jaxtyping import Array, Float, Int
 
 from jaxdyn import propagate, spectra
@@ -193,20 +191,6 @@ def pieces_of(matrix: Float[Array, "n n"], spectrum: spectra.Spectrum) -> tuple[
     left, deviation, right_h = _svd(matrix - mean_trace(matrix) * jnp.eye(matrix.shape[-1], dtype=matrix.dtype))
     abscissa = nonnormality.numerical_abscissa(matrix, norm=spectrum.singular_values[0])
     return Pieces(matrix, spectrum, abscissa, left, right_h), deviation
-
-
-def pieces_without_vectors(
-    matrix: Float[Array, "n n"], spectrum: spectra.Spectrum, singular_values: Callable[[Array], Array]
-) -> Pieces:
-    """Return what `pieces_of` does by singular values and projectors alone, for platforms without an SVD that serves.
-
-    `singular_values` takes (n, n) to (n,), descending, NaN for a matrix that is not finite.
-    """
-    n = matrix.shape[-1]
-    centred, _ = to_order_one(matrix - mean_trace(matrix) * jnp.eye(n, dtype=matrix.dtype))
-    projectors = leading_projectors(centred, singular_values(centred), nonnormality.leading(n))
-    abscissa = nonnormality.numerical_abscissa(matrix, norm=spectrum.singular_values[0], values=singular_values)
-    return Pieces(matrix, spectrum, abscissa, None, None, nonnormality.alignment_of_projectors(*projectors))
 
 
 def _view_table(plan: Plan, ratio: Array) -> tuple[Array, Array, Array]:

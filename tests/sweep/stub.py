@@ -151,7 +151,7 @@ def real_jacobians(delay: float) -> None:
 def with_words() -> None:
     """Real models with a tokenizer that takes no seconds to import, for good in this process."""
     for place in (weights, models):
-        setattr(place, "load_tokenizer", lambda _: WordTokenizer())
+        place.load_tokenizer = lambda _: WordTokenizer()
     worker.POLL = 0.02
 
 
