@@ -146,7 +146,7 @@ def numerical_abscissa(
     matrix: Float[Array, "*batch n n"],
     *,
     norm: Float[Array, "*batch"] | None = None,
-    values: Callable[[Array], Array] = partial(jnp.linalg.svd, compute_uv=False),
+    values: Callable[[Array], Array] | None = None,
 ) -> Float[Array, "*batch"]:
     """Numerical abscissa omega = lambda_max((M + M^T)/2), the largest value of x^T M x over unit x (E7).
 
@@ -155,7 +155,7 @@ def numerical_abscissa(
     matrix : (..., n, n).
     norm : (...), the spectral norm of M where it is known: (M + M^T)/2 + norm(M) I has no negative eigenvalue, so its
         largest singular value is its largest eigenvalue, at half the cost (JAX's eigvalsh computes vectors too).
-    values : with `norm`, what computes singular values, (..., n, n) to (..., n), descending.
+    values : with `norm`, what computes singular values, (..., n, n) to (..., n), descending; default XLA's.
 
     Returns
     -------
@@ -167,6 +167,7 @@ def numerical_abscissa(
         return _eigvalsh_max(symmetric)
     failed = has_nan(symmetric, 2) | jnp.isnan(norm)
     shifted = symmetric + norm[..., None, None] * jnp.eye(matrix.shape[-1], dtype=matrix.dtype)
+    values = partial(jnp.linalg.svd, compute_uv=False) if values is None else values
     largest = values(jnp.where(failed[..., None, None], 0, shifted))[..., 0]
     return nan_where(failed, largest - norm)
 
