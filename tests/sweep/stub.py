@@ -25,7 +25,7 @@ from jaxdyn import application, sweep
 from jaxdyn.models import parameters, weights
 from jaxdyn.models.model import Model
 from jaxdyn.pipeline import unit
-from jaxdyn.pipeline.averaged import merged_means, unit_sums
+from jaxdyn.pipeline.averaged import merged_means, store_sums
 from jaxdyn.pipeline.layout import make_schema
 from jaxdyn.store import Store
 from jaxdyn.sweep import claiming, lockstep, manifest, models, presets, processes, worker
@@ -89,7 +89,7 @@ def finish(store: Store, model, settings, layers, tick) -> None:
     if "averages" not in settings.outputs:
         store.finish({})
         return
-    means = [merged_means(*unit_sums(store, range(store.unit_count), index))[0] for index in range(len(layers))]
+    means = [merged_means(*store_sums(store, index))[0] for index in range(len(layers))]
     store.finish({"mean": xr.Dataset({"mean_jacobian": (("layer", "matrix", "row", "column"), np.stack(means))})})
 
 
