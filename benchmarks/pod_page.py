@@ -156,8 +156,8 @@ def _exchanges(good: list[dict[str, Any]]) -> str:
     said = ", ".join(sorted(set(inside))) or "none"
     unnamed = [
         "",
-        "Without a place: the compiler's own. Seven weights of a layer are gathered; where it makes an all-reduce of two",
-        "of them, keys and values (16.8 MB together), that has lost the scope `gather_layer`, and five are left there.",
+        "Without a place: the compiler's own. Seven weights of a layer are gathered; where it makes an all-reduce of",
+        "two, keys and values by their 16.8 MB, that has lost the scope `gather_layer`, and five are left there.",
     ]
     rewritten = any(not one["scope"] for result in good for one in result["exchanges"])
     return "\n".join([*lines, *unnamed * rewritten, "", f"In the Schur form, its iteration included: {said}.", ""])
