@@ -8,7 +8,7 @@ its orthogonality and a status per matrix (methods.md 1.3, E1).
 
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import no_type_check
+from typing import Any, no_type_check
 
 import jax
 import jax.numpy as jnp
@@ -288,7 +288,7 @@ def _singular(
     safe = jnp.where(finite[..., None, None], M, 0)
     safe, scale = to_order_one(safe)
     chosen = singular or choose("singular_values", device).name
-    one = _svd_with_vectors if vectors else partial(_svd_values, chosen)
+    one: Any = _svd_with_vectors if vectors else partial(_svd_values, chosen)
     # On the host a batched LAPACK call can wait for ever (jaxdyn_kernels.threads): one matrix after another there.
     svd = one_at_a_time(one) if device == "cpu" else one
     for _ in range(M.ndim - 2):
