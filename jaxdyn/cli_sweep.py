@@ -154,7 +154,8 @@ def _passed_on(
 
 def _dry_run(plan: Any, processes: int, threads: int | None, *, as_json: bool) -> None:
     application.configure(plan.dtype, plan.weights_dtype)
-    from .sweep.dry_run import dry_run, refusal, show
+    from .sweep.dry_run import dry_run
+    from .sweep.estimate_page import refusal, show
 
     found = dry_run(plan, processes=processes, threads=threads)
     if as_json:

@@ -7,7 +7,8 @@ its orthogonality and a status per matrix (methods.md 1.3, E1).
 """
 
 from dataclasses import dataclass, field, replace
-from typing import no_type_check
+from functools import partial
+from typing import Any, no_type_check
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from jaxdyn_kernels.dispatch import case_of, choose, platform_of, run, square_ma
 from jaxdyn_kernels.eig.from_schur import eigenvalues_from_schur, eigenvectors_from_schur
 from jaxdyn_kernels.scaling import adjoint, frobenius_norm, matmul, to_order_one
 from jaxdyn_kernels.schur.api import SchurResult, certified_schur
+from jaxdyn_kernels.singular.api import scaled_singular_values
 from jaxdyn_kernels.status import Status
 from jaxdyn_kernels.threads import one_at_a_time
 from jaxtyping import Array, Complex, Float, Inexact, Int
@@ -213,7 +215,13 @@ def _decompose(
 
 
 def complete(
-    J: Inexact[Array, "*batch n n"], form: SchurResult, *, vectors: bool, singular_vectors: bool, device: str
+    J: Inexact[Array, "*batch n n"],
+    form: SchurResult,
+    *,
+    vectors: bool,
+    singular_vectors: bool,
+    device: str,
+    singular: str | None = None,
 ) -> Spectrum:
     """Everything else of `decompose`, from a Schur form of J that is there already.
 
@@ -227,13 +235,18 @@ def complete(
         As for `decompose`.
     device : str
         Platform on which it runs: on "cpu" the singular values are taken one matrix after another.
+    singular : str, optional
+        What computes singular values without vectors, of ``jaxdyn_kernels.implementations("singular_values")``; by
+        default what suits `device`.
 
     Returns
     -------
     Spectrum
         As `decompose`.
     """
-    s, U, Vh, failure = _singular(J, vectors=singular_vectors, implementation=form.implementation, device=device)
+    s, U, Vh, failure = _singular(
+        J, vectors=singular_vectors, implementation=form.implementation, device=device, singular=singular
+    )
     status = jnp.where(form.status == Status.OK, failure, form.status)
     right = left = condition = None
     if vectors:
@@ -261,13 +274,21 @@ def complete(
     )
 
 
-def _singular(M: Inexact[Array, "*batch n n"], *, vectors: bool, implementation: str, device: str):
+def _singular(
+    M: Inexact[Array, "*batch n n"],
+    *,
+    vectors: bool,
+    implementation: str,
+    device: str,
+    singular: str | None = None,
+):
     """Singular values, vectors or None, and a status for the failures of this decomposition alone."""
-    del implementation  # that of the Schur form; the singular values are XLA's own on every platform
+    del implementation  # that of the Schur form
     finite = jnp.all(jnp.isfinite(M), axis=(-2, -1))
     safe = jnp.where(finite[..., None, None], M, 0)
     safe, scale = to_order_one(safe)
-    one = _svd_with_vectors if vectors else _svd_values
+    chosen = singular or choose("singular_values", device).name
+    one: Any = _svd_with_vectors if vectors else partial(_svd_values, chosen)
     # On the host a batched LAPACK call can wait for ever (jaxdyn_kernels.threads): one matrix after another there.
     svd = one_at_a_time(one) if device == "cpu" else one
     for _ in range(M.ndim - 2):
@@ -290,8 +311,8 @@ def _svd_alone(J: Inexact[Array, "*batch n n"], *, implementation: str, device: 
     return tuple(jnp.where(ok[(...,) + (None,) * (leaf.ndim - ok.ndim)], leaf, jnp.nan) for leaf in (U, s, Vh))
 
 
-def _svd_values(M: Inexact[Array, "n n"]):
-    return None, jnp.linalg.svd(M, compute_uv=False), None
+def _svd_values(chosen: str, M: Inexact[Array, "n n"]):
+    return None, scaled_singular_values(M, implementation=chosen), None
 
 
 def _svd_with_vectors(M: Inexact[Array, "n n"]):

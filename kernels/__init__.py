@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .reorder.api import ReorderResult, reorder
     from .resolvent.api import resolvent_norm
     from .schur.api import SchurResult, schur
+    from .singular.api import singular_values
     from .status import Status
     from .threads import cores, single_threaded_blas, spread
 
@@ -45,6 +46,7 @@ __all__ = [
     "schur",
     "schur_residual",
     "single_threaded_blas",
+    "singular_values",
     "spread",
 ]
 
@@ -70,6 +72,7 @@ _WHERE = {
     "schur": "schur.api",
     "schur_residual": "certificate",
     "single_threaded_blas": "threads",
+    "singular_values": "singular.api",
     "spread": "threads",
 }
 

@@ -189,6 +189,30 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
             elsewhere="",
         ),
     ),
+    "singular_values": (
+        Implementation(
+            name="lapack",
+            module=".singular.native",
+            platforms=("cpu",),
+            method="LAPACK gesdd without vectors",
+            elsewhere="LAPACK runs on the host only; implementation='xla' is the platform's own",
+        ),
+        Implementation(
+            name="bisection",
+            module=".singular.bisection",
+            platforms=PLATFORMS,
+            method="Householder reflectors to bidiagonal form, then bisection by counts of pivots",
+            elsewhere="",
+            when=When(("tpu",)),
+        ),
+        Implementation(
+            name="xla",
+            module=".singular.native",
+            platforms=("cuda", "rocm", "tpu"),
+            method="XLA's own, without vectors",
+            elsewhere="on the host it is implementation='lapack'",
+        ),
+    ),
     "resolvent_norm": (
         Implementation(
             name="xla",

@@ -35,6 +35,7 @@ done
 """
 
 TELL = """#!/bin/bash
+IFS=+  # between arguments, so that one with a blank in it is seen to be one
 echo "$*|$SLURM_JOB_ID|$SLURM_STEP_NODELIST|$SLURM_NTASKS|$SLURM_PROCID|$SLURM_LOCALID"
 """
 TOLD = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
@@ -94,7 +95,7 @@ def test_jax_finds_the_processes_of_the_slurm_job(bin, monkeypatch):
     found = []
     for line in done.stdout.splitlines():
         command, *values = line.split("|")
-        assert command == "sweep my plan.yaml"
+        assert command == "sweep+my plan.yaml"
         for name, value in zip(TOLD, values, strict=True):
             monkeypatch.setenv(name, value)
         found.append(detected(monkeypatch, tpu=False))

@@ -5,6 +5,8 @@ in float32 it gives 0 where the truth is 1e-6. All functions are pure and batche
 """
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import jax.numpy as jnp
 from jax import lax
@@ -112,6 +114,24 @@ def self_alignment(
     return jnp.sum(overlap**2, axis=(-2, -1)) / k
 
 
+def alignment_of_projectors(
+    left: Float[Array, "*batch n n"], right: Float[Array, "*batch n n"], *, top: int | None = None
+) -> Float[Array, "*batch"]:
+    """Compute `self_alignment` from the projectors on the subspaces, s = tr(P_left P_right) / k.
+
+    Parameters
+    ----------
+    left, right : (..., n, n), orthogonal projectors on the k leading left and right singular vectors of M - tI.
+    top : k; default ceil(n/10).
+
+    Returns
+    -------
+    (...), as `self_alignment`. Cost: n^2 reads a matrix.
+    """
+    k = leading(left.shape[-1]) if top is None else top
+    return jnp.sum(left * right, axis=(-2, -1)) / k
+
+
 def leading(width: int) -> int:
     """Return k = ceil(n/10), the size of the leading subspace of E5."""
     return math.ceil(width / 10)
@@ -123,7 +143,10 @@ def spectral_norm(singular_values: Float[Array, "*batch n"]) -> Float[Array, "*b
 
 
 def numerical_abscissa(
-    matrix: Float[Array, "*batch n n"], *, norm: Float[Array, "*batch"] | None = None
+    matrix: Float[Array, "*batch n n"],
+    *,
+    norm: Float[Array, "*batch"] | None = None,
+    values: Callable[[Array], Array] | None = None,
 ) -> Float[Array, "*batch"]:
     """Numerical abscissa omega = lambda_max((M + M^T)/2), the largest value of x^T M x over unit x (E7).
 
@@ -132,6 +155,7 @@ def numerical_abscissa(
     matrix : (..., n, n).
     norm : (...), the spectral norm of M where it is known: (M + M^T)/2 + norm(M) I has no negative eigenvalue, so its
         largest singular value is its largest eigenvalue, at half the cost (JAX's eigvalsh computes vectors too).
+    values : with `norm`, what computes singular values, (..., n, n) to (..., n), descending; default XLA's.
 
     Returns
     -------
@@ -143,7 +167,8 @@ def numerical_abscissa(
         return _eigvalsh_max(symmetric)
     failed = has_nan(symmetric, 2) | jnp.isnan(norm)
     shifted = symmetric + norm[..., None, None] * jnp.eye(matrix.shape[-1], dtype=matrix.dtype)
-    largest = jnp.linalg.svd(jnp.where(failed[..., None, None], 0, shifted), compute_uv=False)[..., 0]
+    values = partial(jnp.linalg.svd, compute_uv=False) if values is None else values
+    largest = values(jnp.where(failed[..., None, None], 0, shifted))[..., 0]
     return nan_where(failed, largest - norm)
 
 

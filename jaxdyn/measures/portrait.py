@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from jaxtyping import Array, Complex, Float
 
+from jaxdyn.errors import InputError
+
 from . import eigen, nonnormality, pseudospectra, rank
 
 
@@ -192,11 +194,12 @@ def measure_all(
     eigenvalues: Complex[Array, "*batch n"],
     *,
     singular_values: Float[Array, "*batch n"],
-    left: Float[Array, "*batch n m"],
-    right_h: Float[Array, "*batch m n"],
+    left: Float[Array, "*batch n m"] | None = None,
+    right_h: Float[Array, "*batch m n"] | None = None,
     condition: Float[Array, "*batch n"],
     backward_error: Float[Array, "*batch"],
     abscissa: Float[Array, "*batch"] | None = None,
+    alignment: Float[Array, "*batch"] | None = None,
     top: int | None = None,
     kreiss: bool = True,
 ) -> dict[str, Float[Array, "*batch"]]:
@@ -211,10 +214,12 @@ def measure_all(
     schur : (..., n, n), its real Schur form with standardised 2x2 blocks.
     eigenvalues : (..., n), those of M.
     singular_values : (..., n), those of M.
-    left, right_h : (..., n, m) and (..., m, n), leading singular vectors of M - tI, t = tr M / n; m >= k.
+    left, right_h : (..., n, m) and (..., m, n), leading singular vectors of M - tI, t = tr M / n; m >= k. Needed
+        unless `alignment` is given.
     condition : (..., n), eigenvalue condition numbers in the order of the eigenvalues.
     backward_error : (...), norm(A Q - Q T)_F of the decomposition, not scaled.
     abscissa : (...), the numerical abscissa of M where it is known: that of J - I is that of J less 1.
+    alignment : (...), the self_alignment of M where it is known.
     top : k of self_alignment; default ceil(n/10).
     kreiss : whether to compute kreiss_scaled, the only measure that is not a by-product of the decomposition.
 
@@ -225,14 +230,19 @@ def measure_all(
 
     Raises
     ------
-    InputError : `top` outside 1..m.
+    InputError : `top` outside 1..m; neither singular vectors nor `alignment`.
 
     References
     ----------
     1.3, 1.4, as amended by 1.8.
     """
+    if alignment is None:
+        if left is None or right_h is None:
+            msg = "left, right_h: got none, and no alignment; give the leading singular vectors of M - tI, or alignment"
+            raise InputError(msg)
+        alignment = nonnormality.self_alignment(left, right_h, top=top)
     measured = measure_eigen(matrix, schur, eigenvalues, condition=condition, backward_error=backward_error) | {
-        "self_alignment": nonnormality.self_alignment(left, right_h, top=top),
+        "self_alignment": alignment,
         "spectral_norm": nonnormality.spectral_norm(singular_values),
         "numerical_abscissa": nonnormality.numerical_abscissa(matrix) if abscissa is None else abscissa,
         "effective_rank": rank.effective_rank(singular_values),

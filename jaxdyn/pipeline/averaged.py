@@ -43,6 +43,11 @@ def unit_sums(store: Store, units: Iterable[int], layer: int) -> tuple[np.ndarra
     )
 
 
+def store_sums(store: Store, layer: int) -> tuple[np.ndarray, np.ndarray]:
+    """Add the sums of all units of a store, in their order whoever came first, for one layer: see `Sums`."""
+    return unit_sums(store, range(store.unit_count), layer)
+
+
 def add_sums(first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray]):
     """Add two pairs of sums and numbers."""
     return first[0] + second[0], first[1] + second[1]
@@ -91,7 +96,7 @@ def averaged_groups(
     measurer = Measurer(arch, settings, layers, np.array([samples["update_norm"].shape[-1]]))
     rows, energies, directions, grids = [], [], [], []
     for index, layer in enumerate(layers):
-        added = sums(index) if sums else unit_sums(store, range(store.unit_count), index)
+        added = sums(index) if sums else store_sums(store, index)
         mean, halves, count = merged_means(*added)
         norms = _mean_norms(samples, settings, index)
         arrays = measurer.measure(layer, mean[:, None], norms, tick)

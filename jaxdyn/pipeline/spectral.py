@@ -11,6 +11,7 @@ batch axes: LAPACK runs on the host, where threads spread the cores over samples
 LAPACK calls in one program can wait for each other for ever (see jaxdyn_kernels.threads).
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -167,13 +168,17 @@ def _matrices(inputs: Inputs, plan: Plan) -> Float[Array, "P n n"]:
 
 
 class Pieces(NamedTuple):
-    """What all views of one matrix share: spectrum, numerical abscissa, and the singular vectors of M - tI."""
+    """What all views of one matrix share: spectrum, numerical abscissa, and the singular vectors of M - tI.
+
+    Where the vectors are not made, `alignment` is what would be made of them, and they are None.
+    """
 
     matrix: Float[Array, "*P n n"]
     spectrum: spectra.Spectrum
     abscissa: Float[Array, "*P"]
-    left: Float[Array, "*P n n"]
-    right_h: Float[Array, "*P n n"]
+    left: Float[Array, "*P n n"] | None
+    right_h: Float[Array, "*P n n"] | None
+    alignment: Float[Array, "*P"] | None = None
 
 
 def _take_apart(matrix: Array) -> tuple[Pieces, Array]:
@@ -204,15 +209,21 @@ def _kreiss(pieces: Pieces, view: tuple[Array, Array, Array]) -> Array:
     return kreiss_scaled(schur, scale * spectrum.eigenvalues - shift, spectrum.condition)
 
 
-def measure_view(pieces: Pieces, view: tuple[Array, Array, Array]) -> dict[str, Array]:
-    """Measures of one view a M - b I, with the evidence of its decomposition."""
+def measure_view(
+    pieces: Pieces, view: tuple[Array, Array, Array], own: Callable[[Array], Array] | None = None
+) -> dict[str, Array]:
+    """Measures of one view a M - b I, with the evidence of its decomposition; `own` makes an update's singular values.
+
+    `own` takes (n, n) to (n,), descending, NaN for a matrix that is not finite; default XLA's.
+    """
+    own = _singular_values if own is None else own
     index, scale, shift = view
     piece = jax.tree.map(lambda leaf: leaf[index], pieces)
     spectrum, n = piece.spectrum, piece.matrix.shape[-1]
     eye = jnp.eye(n, dtype=piece.matrix.dtype)
     matrix, eigenvalues = scale * piece.matrix - shift * eye, scale * spectrum.eigenvalues - shift
     # A scaled matrix has scaled singular values: only the shifted views, the updates, need their own.
-    singular_values = lax.cond(shift == 0, lambda: scale * spectrum.singular_values, lambda: _singular_values(matrix))
+    singular_values = lax.cond(shift == 0, lambda: scale * spectrum.singular_values, lambda: own(matrix))
     eps = float(jnp.finfo(matrix.dtype).eps)
     out = measure_all(
         matrix,
@@ -221,6 +232,7 @@ def measure_view(pieces: Pieces, view: tuple[Array, Array, Array]) -> dict[str, 
         singular_values=singular_values,
         left=piece.left,
         right_h=piece.right_h,
+        alignment=piece.alignment,
         condition=spectrum.condition,
         backward_error=scale * spectrum.residual * n * eps * frobenius(piece.matrix),
         abscissa=scale * piece.abscissa - shift,

@@ -1,43 +1,31 @@
 """What a plan will take, before any weights are read: units, operations, bytes, memory a device, time.
 
-The programs of a run are compiled for its shapes, and the compiler says what memory they need. What they cannot say is
-stated: LAPACK's operations (`DECOMPOSITION` n^3 a matrix and draw), and time, which is a rate measured now times work.
+The programs of a run are compiled for its shapes, and the compiler says what memory they need (`device_memory.py`).
+What they cannot say is stated: LAPACK's operations (`DECOMPOSITION` n^3 a matrix and draw), and time, which is a rate
+measured now times work. `estimate_page.py` shows it and says why a plan does not fit.
 """
 
-import math
-import os
 import shutil
 import time
 from collections.abc import Callable
-from functools import lru_cache, partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxdyn_kernels import cores, single_threaded_blas
-from rich.console import Console
-from rich.table import Table
 
 from jaxdyn.activations import tokenise
-from jaxdyn.catalogue import duration as _time
-from jaxdyn.catalogue import size as _size
-from jaxdyn.models import decoder, parameters
 from jaxdyn.models.model import Model
 from jaxdyn.pipeline import products
-from jaxdyn.pipeline import unit as stages
-from jaxdyn.pipeline.estimate import PROCESS, Rates, measure_rates, round_seconds
+from jaxdyn.pipeline.estimate import Rates, measure_rates, round_seconds
 from jaxdyn.pipeline.host import compile_task
 from jaxdyn.pipeline.layout import has_product
-from jaxdyn.pipeline.samples import make_samples
 from jaxdyn.pipeline.spectral import Inputs, make_plan, measure_round
-from jaxdyn.sharding import LAYOUTS, mesh_for, shardings
 
-from .flops import count_flops
+from .device_memory import device_memory, device_programs, largest_unit, memory_limit, split_bytes
 from .footprint import footprint
 from .models import outline, texts_of
-from .plan import TOGETHER, ModelEntry, Plan
-from .split_model import split_model
+from .plan import ModelEntry, Plan
 from .units import Work, make_work
 from .worker import schema_of
 
@@ -75,75 +63,10 @@ def dry_run(plan: Plan, *, processes: int = 1, threads: int | None = None) -> di
             work = make_work(plan, operator, model, texts, prompts)
             key = (model.architecture, operator, prompts.token_ids.shape, work.samples.prompts_per_unit)
             if key not in shared:  # checkpoints of one training have the same programs
-                shared[key] = _programs(work), _round(work, rates) | _split(work.model, plan, processes)
+                shared[key] = device_programs(work), _round(work, rates) | split_bytes(work.model, plan, processes)
             programs, measured = shared[key]
             runs.append(_one(work, entry, programs, measured, rates, threads, processes, limit))
     return _joined(plan, runs, processes, threads, limit, rates)
-
-
-def refusal(found: dict[str, Any]) -> str | None:
-    """Say why a plan does not fit, with the number that does; None where it fits."""
-    memory, size = found["memory"], found["bytes"]
-    if memory["total"] > memory["limit"]:
-        need, have = _size(memory["total"]), _size(memory["limit"])
-        if memory["largest_unit"]:
-            advice = f"the largest unit that fits is unit: {memory['largest_unit']}"
-        else:
-            advice = f"not even unit: 1 fits, since the weights alone take {_size(memory['weights'])}"
-        return f"unit: got {found['unit']}, which takes {need} of a device's {have} ({memory['run']}); {advice}"
-    if size["on_disk"] > found["free"]:
-        fit = int(found["samples"] * found["free"] / size["on_disk"])
-        largest, most = max(size["by_output"].items(), key=lambda item: item[1])
-        return (
-            f"out: the results take {_size(size['on_disk'])}, {found['out']} has {_size(found['free'])} free; about "
-            f"{fit} of the {found['samples']} samples fit; the largest output is {largest}, {_size(most)}"
-        )
-    return None
-
-
-def memory_limit(plan: Plan, processes: int) -> int:
-    """Return the bytes of a device: the plan's, else what the device says, else a share of the host's memory."""
-    if plan.memory is not None:
-        return plan.memory
-    device = jax.local_devices()[0]
-    told = device.memory_stats() if device.platform != "cpu" else None
-    if told and "bytes_limit" in told:
-        return int(told["bytes_limit"])
-    return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) // processes
-
-
-def _programs(work: Work) -> Callable[[int], dict[str, float]]:
-    """Return the memory and operations of the device's programs as a function of the unit's samples."""
-
-    @lru_cache
-    def at(unit: int) -> dict[str, float]:
-        return _compile(work, unit)
-
-    return at
-
-
-def _compile(work: Work, unit: int) -> dict[str, float]:
-    """Compile a unit's programs for their shapes, and read memory and operations off them."""
-    arch, params = work.model.architecture, work.model.params
-    samples = make_samples(work.prompts, tokens=work.settings.tokens, unit=unit)
-    rows, length, size = samples.prompts_per_unit, work.prompts.token_ids.shape[1], samples.unit
-    ids, lengths, row = _integers(rows, length), _integers(rows), _integers(size)
-    contexts = jax.eval_shape(partial(stages._embed, arch), params, ids)
-    weights = jax.eval_shape(lambda given: decoder.layer_weights(given, 0), params)
-    kinds, request = work.settings.matrices, work.settings.request
-    matrices = jax.eval_shape(partial(stages._jacobians, arch, request, kinds), weights, contexts, row, row)[0]
-    half = jax.ShapeDtypeStruct((2, size), jnp.bool)
-    calls: dict[str, tuple[Any, tuple]] = {
-        "forward": (partial(stages._advance, arch), (weights, contexts, lengths)),
-        "jacobians": (partial(stages._jacobians, arch, request, kinds), (weights, contexts, row, row)),
-        "sums": (stages._half_sums, (matrices, half)),
-    }
-    found: dict[str, float] = {"contexts": 2 * _bytes_of(contexts), "layer": 2 * _bytes_of(weights)}
-    for name, (function, arguments) in calls.items():
-        told: Any = jax.jit(function).lower(*arguments).compile().memory_analysis()
-        found[name] = told.temp_size_in_bytes + told.output_size_in_bytes
-        found[f"{name}_flops"] = count_flops(function, *arguments)
-    return found
 
 
 def _round(work: Work, rates: Rates) -> dict[str, float]:
@@ -201,70 +124,13 @@ def _one(
         "averages": layers * rounds * measured["seconds"] if "averages" in settings.outputs else 0.0,
     }
     stored = footprint(schema_of(work, ["0" * 64] * samples.units), averages="averages" in settings.outputs)
-    memory = _memory(work, costs, measured, threads)
-    largest = None if memory["total"] <= limit else _largest(work, programs, measured, threads, limit)
+    memory = device_memory(work, costs, measured, threads)
+    largest = None if memory["total"] <= limit else largest_unit(work, programs, measured, threads, limit)
     return {
         "model": entry.name, "operator": settings.operator, "samples": samples.count, "units": samples.units,
         "matrices": matrices, "flops": flops, "bytes": stored, "memory": memory, "largest_unit": largest,
         "seconds": seconds, "parameters": _count(work.model),
     }  # fmt: skip
-
-
-def _memory(work: Work, costs: dict[str, float], measured: dict[str, float], threads: int) -> dict[str, float]:
-    """Bytes of a device while it runs a unit; on a CPU the host's are the same memory, elsewhere beside it."""
-    settings, unit = work.settings, work.samples.unit
-    rounds = unit * (settings.draws + 1)
-    host = measured["at_work"] * min(threads, rounds) + measured["kept"] * rounds
-    device = {
-        "weights": measured.get("weights", float(_bytes_of(work.model.params))) + costs["layer"],
-        "contexts": costs["contexts"] * measured.get("group", 1),
-        "programs": costs["forward"] + costs["jacobians"] + costs["sums"],
-    }
-    if jax.local_devices()[0].platform == "cpu":
-        device |= {"measuring": host, "process": PROCESS}
-    return {**device, "total": sum(device.values())}
-
-
-def _split(model: Model, plan: Plan, processes: int) -> dict[str, float]:
-    """Bytes of weights on a device, and devices that share prompts, where a plan's preset splits a model.
-
-    Every process is taken to have as many devices as this one. What programs take is that of a device alone: each
-    makes whole matrices of one unit, and in "fsdp" has one whole layer at a time.
-    """
-    if plan.mesh not in TOGETHER:
-        return {}
-    devices = jax.local_devices()[:1] * (processes * jax.local_device_count())  # only sizes are asked for
-    group = (plan.model_devices or len(devices)) if plan.mesh == "tensor" else 1
-    mesh = mesh_for(plan.mesh, devices, model=group)
-    split_model(model.architecture, mesh, plan.mesh)  # refuses sizes that do not divide
-    flat = parameters.flatten(model.params)
-    placed = shardings(model.architecture, {path: leaf.shape for path, leaf in flat.items()}, mesh, LAYOUTS[plan.mesh])
-    sizes = (math.prod(placed[path].shard_shape(leaf.shape)) * leaf.dtype.itemsize for path, leaf in flat.items())
-    return {"weights": float(sum(sizes)), "group": float(group)}
-
-
-def _largest(
-    work: Work, programs: Callable[[int], dict[str, float]], measured: dict[str, float], threads: int, limit: int
-) -> int:
-    """Find the largest unit that fits, by bisection over the real programs; 0 where one sample does not fit."""
-
-    def fits(unit: int) -> bool:
-        smaller = work_in_units(work, unit)
-        return _memory(smaller, programs(unit), measured, threads)["total"] <= limit
-
-    low, high = 0, work.samples.unit
-    while high - low > 1:
-        middle = (low + high) // 2 if low else 1
-        low, high = (middle, high) if fits(middle) else (low, middle)
-        if low == 0 and high == 1:
-            return 0
-    return low
-
-
-def work_in_units(work: Work, unit: int) -> Work:
-    """Return the same work in units of another size."""
-    samples = make_samples(work.prompts, tokens=work.settings.tokens, unit=unit)
-    return Work(work.model, work.settings, work.texts, work.prompts, samples, work.layers)
 
 
 def _joined(
@@ -294,35 +160,6 @@ def _joined(
     }  # fmt: skip
 
 
-def show(found: dict[str, Any], console: Console) -> None:
-    """Print the estimate."""
-    flops, memory, seconds, size = found["flops"], found["memory"], found["seconds"], found["bytes"]
-    table = Table("model", "operator", "samples", "units", "matrices", "stored", title="runs", title_justify="left")
-    for run in found["runs"]:
-        numbers = (run["samples"], run["units"], run["matrices"], _size(run["bytes"]["total"]))
-        table.add_row(run["model"], run["operator"], *map(str, numbers))
-    console.print(table)
-    parts = ", ".join(f"{name} {_size(value)}" for name, value in memory.items() if name in _PARTS)
-    rows = {
-        "work": f"{found['units']} units, {found['samples']} samples, {found['matrices']} matrices",
-        "operations": f"{sum(flops.values()):.2e}: " + ", ".join(f"{name} {n:.2e}" for name, n in flops.items()),
-        "stored": f"{_size(size['total'])} in {size['files']} files ({_size(size['on_disk'])} on the disk, "
-        f"{_size(found['free'])} free): "
-        + ", ".join(f"{name} {_size(value)}" for name, value in size["by_output"].items()),
-        "memory a device": f"{_size(memory['total'])} of {_size(memory['limit'])} ({memory['run']}): {parts}",
-        "time": f"{_time(seconds['total'])} on {found['processes']} x {found['threads']} threads and "
-        f"{found['device']}, and about half a minute to start and compile the first time: "
-        + ", ".join(f"{name} {_time(value)}" for name, value in seconds.items() if name != "total"),
-    }
-    table = Table(title="the sweep", title_justify="left", show_header=False)
-    for name, text in rows.items():
-        table.add_row(name, text)
-    console.print(table)
-
-
-_PARTS = ("weights", "contexts", "programs", "measuring", "process")
-
-
 def _sum(runs: list[dict[str, Any]], name: str) -> int:
     return sum(run[name] for run in runs)
 
@@ -331,14 +168,6 @@ def _timed(call: Callable[[], Any]) -> float:
     start = time.perf_counter()
     jax.block_until_ready(call())
     return time.perf_counter() - start
-
-
-def _integers(*shape: int) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(shape, jnp.int32)
-
-
-def _bytes_of(tree: Any) -> int:
-    return sum(int(np.prod(leaf.shape)) * jnp.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(tree))
 
 
 def _count(model: Model) -> int:

@@ -1,5 +1,6 @@
 """The measures of whole matrices inside a program that runs on a device: Schur form first, one sample at a time."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -7,31 +8,46 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jaxdyn_kernels.dispatch import choose
 from jaxdyn_kernels.eig.from_schur import eigenvalues_from_schur, eigenvectors_from_schur
+from jaxdyn_kernels.scaling import to_order_one
 from jaxdyn_kernels.schur.api import SchurResult
+from jaxdyn_kernels.singular.api import scaled_singular_values
+from jaxdyn_kernels.singular.leading import leading_projectors
 from jaxdyn_kernels.status import Status
 from jaxtyping import Array, Float, Int
 
 from jaxdyn import spectra
-from jaxdyn.measures import measure_eigen
-from jaxdyn.measures.arrays import frobenius
-from jaxdyn.pipeline.spectral import measure_view, pieces_of
+from jaxdyn.measures import measure_eigen, nonnormality
+from jaxdyn.measures.arrays import frobenius, mean_trace
+from jaxdyn.pipeline.spectral import Pieces, measure_view, pieces_of
 
 from .step_types import StepSettings
 
 
-def measure_sample(settings: StepSettings, sample: tuple[Float[Array, "K D D"], SchurResult]) -> dict[str, Any]:
-    """Measure one sample's parts, (P, ...) each."""
+def measure_sample(
+    settings: StepSettings, platform: str, sample: tuple[Float[Array, "K D D"], SchurResult]
+) -> dict[str, Any]:
+    """Measure one sample's parts, (P, ...) each, in a program that runs on `platform`.
+
+    On a TPU there is no singular value decomposition that compiles at a few thousand columns: singular values come by
+    bisection there, and self_alignment from projectors (`pieces_without_vectors`).
+    """
     matrices, form = sample
     kinds = settings.kinds
     index = jnp.asarray([kinds.index("block" if part == "update" else part) for part in settings.parts])
     shift = jnp.asarray([part == "update" for part in settings.parts], matrices.dtype)
     if settings.singular:
+        name = settings.singular_implementation or choose("singular_values", platform).name
         # "cpu": one matrix after another, which is right here on every platform.
-        spectrum = spectra.complete(matrices, form, vectors=True, singular_vectors=False, device="cpu")
+        spectrum = spectra.complete(matrices, form, vectors=True, singular_vectors=False, device="cpu", singular=name)
         spectrum = replace(spectrum, right=None, left=None)
-        pieces, _ = lax.map(lambda pair: pieces_of(*pair), (matrices, spectrum))
-        found = lax.map(partial(measure_view, pieces), (index, jnp.ones_like(shift), shift))
+        values = partial(scaled_singular_values, implementation=name)
+        if name == "bisection":
+            pieces = lax.map(lambda pair: pieces_without_vectors(pair[0], pair[1], values), (matrices, spectrum))
+        else:
+            pieces = lax.map(lambda pair: pieces_of(*pair)[0], (matrices, spectrum))
+        found = lax.map(partial(measure_view, pieces, own=values), (index, jnp.ones_like(shift), shift))
         for evidence in ("residual", "orthogonality", "status", "frobenius_norm", "update_norm"):
             found.pop(evidence)
     else:
@@ -39,6 +55,20 @@ def measure_sample(settings: StepSettings, sample: tuple[Float[Array, "K D D"], 
         found = lax.map(partial(_eigen_view, matrices, form, condition), (index, shift))
     values, singular = found.pop("eigenvalues"), found.pop("singular_values", None)
     return {"measures": found, "eigenvalues": values, "singular_values": singular}
+
+
+def pieces_without_vectors(
+    matrix: Float[Array, "n n"], spectrum: spectra.Spectrum, singular_values: Callable[[Array], Array]
+) -> Pieces:
+    """Return what `pieces_of` does by singular values and projectors alone, for platforms without an SVD that serves.
+
+    `singular_values` takes (n, n) to (n,), descending, NaN for a matrix that is not finite.
+    """
+    n = matrix.shape[-1]
+    centred, _ = to_order_one(matrix - mean_trace(matrix) * jnp.eye(n, dtype=matrix.dtype))
+    projectors = leading_projectors(centred, singular_values(centred), nonnormality.leading(n))
+    abscissa = nonnormality.numerical_abscissa(matrix, norm=spectrum.singular_values[0], values=singular_values)
+    return Pieces(matrix, spectrum, abscissa, None, None, nonnormality.alignment_of_projectors(*projectors))
 
 
 def unit_sums(

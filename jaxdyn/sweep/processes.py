@@ -150,7 +150,27 @@ QUIET = {"TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2")}
 _CHILD = "import sys; from jaxdyn.cli import main; sys.argv[0] = 'jaxdyn'; sys.argv[1:1] = ['sweep']; main()"
 
 
-def devices_of(number: int, count: int, cards: Sequence[str] | None = None) -> dict[str, str]:
+PCI = Path("/sys/bus/pci/devices")
+TPU_VENDOR = "0x1ae0"
+TPU_DEVICES = frozenset({"0x0027", "0x0056", "0x005e", "0x0062", "0x0063", "0x006f", "0x0076"})
+"""Numbers by which jax (0.10) knows a TPU among the PCI devices of a host."""
+
+
+def tpu_chips(devices: Path = PCI) -> int:
+    """Count the TPU chips of this host as jax does, on the PCI bus: their files in /dev differ (accel0, vfio/0)."""
+
+    def told(device: Path, name: str) -> str:
+        try:
+            return (device / name).read_text().strip()
+        except OSError:
+            return ""
+
+    return sum(
+        told(one, "vendor") == TPU_VENDOR and told(one, "device") in TPU_DEVICES for one in sorted(devices.glob("*"))
+    )
+
+
+def devices_of(number: int, count: int, cards: Sequence[str] | None = None, pci: Path = PCI) -> dict[str, str]:
     """Say by environment variables which accelerators one of `count` processes of this machine gets.
 
     The machine's NVIDIA GPUs are dealt out, all of them: several to a process where there are more than processes.
@@ -162,7 +182,7 @@ def devices_of(number: int, count: int, cards: Sequence[str] | None = None) -> d
     """
     if "cpu" in os.environ.get("JAX_PLATFORMS", ""):
         return {}
-    if count > 1 and cards is None and list(Path("/dev").glob("accel[0-9]*")):
+    if count > 1 and tpu_chips(pci):
         msg = f"processes: got {count} on a host of TPU chips; allowed 1, which computes on all its chips at once"
         raise InputError(msg, page=PAGE)
     cards = sorted(one.name for one in Path("/proc/driver/nvidia/gpus").glob("*")) if cards is None else cards

@@ -238,7 +238,8 @@ class _Local:
         with jax.named_scope("schur"):
             form = certified_schur(matrices, implementation=self.settings.implementation)
         with jax.named_scope("measures"):
-            measured = lax.map(partial(measure_sample, self.settings), (matrices, form))
+            platform = self.model.mesh.devices.flat[0].platform
+            measured = lax.map(partial(measure_sample, self.settings, platform), (matrices, form))
         with jax.named_scope("unit_sums"):
             sums, count = unit_sums(matrices, half, self.settings.unit)
         return StepResult(

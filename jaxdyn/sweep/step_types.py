@@ -24,6 +24,8 @@ class StepSettings:
     singular : whether to take singular values, and the measures that need them.
     keep_matrices : whether to return the Jacobians themselves.
     implementation : of the Schur form, one of ``jaxdyn_kernels.implementations("schur")``.
+    singular_implementation : of the singular values, one of ``jaxdyn_kernels.implementations("singular_values")``; by
+        default what suits the mesh's devices.
     """
 
     request: Request = field(default_factory=Request)
@@ -34,6 +36,7 @@ class StepSettings:
     singular: bool = True
     keep_matrices: bool = False
     implementation: str = "xla"
+    singular_implementation: str | None = None
 
     def __post_init__(self) -> None:
         """Refuse what a step cannot do."""

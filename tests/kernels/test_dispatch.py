@@ -15,6 +15,7 @@ def test_names_and_their_order():
     assert jk.implementations("hessenberg") == ("lapack", "xla")
     assert jk.implementations("eig") == jk.implementations("eigvals") == ("cusolver", *jk.implementations("schur"))
     assert jk.implementations("resolvent_norm") == jk.implementations("refine") == ("xla",)
+    assert jk.implementations("singular_values") == ("lapack", "bisection", "xla")
     with pytest.raises(ValueError, match="operation='svd' is unknown: use one of 'schur'"):
         jk.implementations("svd")
 
@@ -25,6 +26,8 @@ def test_choice_by_platform():
         assert dispatch.choose(operation, "tpu", "lapack").name == "lapack"
         for platform in ("cuda", "rocm", "tpu"):
             assert dispatch.choose(operation, platform).name == "xla"
+    singular = {platform: dispatch.choose("singular_values", platform).name for platform in dispatch.PLATFORMS}
+    assert singular == {"cpu": "lapack", "cuda": "xla", "rocm": "xla", "tpu": "bisection"}
     for platform in dispatch.PLATFORMS:
         assert dispatch.choose("resolvent_norm", platform).name == "xla"
     with pytest.raises(
@@ -200,7 +203,7 @@ def test_describe_covers_every_operation_and_platform(monkeypatch):
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "3")
     rows = jk.describe()
     by = {(row.operation, row.platform): row for row in rows}  # the last row: what runs for every case
-    assert len(by) == 7 * len(dispatch.PLATFORMS)
+    assert len(by) == 8 * len(dispatch.PLATFORMS)
     tried = [(row.implementation, row.when) for row in rows if (row.operation, row.platform) == ("eig", "cuda")]
     assert tried == [
         ("cusolver", "n < 512, at most 16 matrices, right vectors only, outside jit"),

@@ -11,7 +11,7 @@ from jaxdyn.training import export
 from jaxdyn.training.settings import TrainSettings
 from tests.sweep import stub
 
-TINY = TrainSettings(width=16, layers=2, heads=2, kv_heads=1, ff_dim=24, context=32, steps=1, warmup=0)
+TINY = TrainSettings(width=16, layers=2, heads=4, kv_heads=2, ff_dim=24, context=32, steps=1, warmup=0)
 
 
 def write_model(settings: TrainSettings, vocab: int, path: Path) -> None:

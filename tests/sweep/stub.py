@@ -25,7 +25,7 @@ from jaxdyn import application, sweep
 from jaxdyn.models import parameters, weights
 from jaxdyn.models.model import Model
 from jaxdyn.pipeline import unit
-from jaxdyn.pipeline.averaged import merged_means, unit_sums
+from jaxdyn.pipeline.averaged import merged_means, store_sums
 from jaxdyn.pipeline.layout import make_schema
 from jaxdyn.store import Store
 from jaxdyn.sweep import claiming, lockstep, manifest, models, presets, processes, worker
@@ -89,7 +89,7 @@ def finish(store: Store, model, settings, layers, tick) -> None:
     if "averages" not in settings.outputs:
         store.finish({})
         return
-    means = [merged_means(*unit_sums(store, range(store.unit_count), index))[0] for index in range(len(layers))]
+    means = [merged_means(*store_sums(store, index))[0] for index in range(len(layers))]
     store.finish({"mean": xr.Dataset({"mean_jacobian": (("layer", "matrix", "row", "column"), np.stack(means))})})
 
 
@@ -140,14 +140,19 @@ def real_jacobians(delay: float) -> None:
         (worker.Worker, "_work", begun),
         (Measures, "measure", slow),
         (unit, "Measurer", Measures),
-        (weights, "load_tokenizer", lambda _: WordTokenizer()),  # the real ones take seconds to import
-        (models, "load_tokenizer", lambda _: WordTokenizer()),
         (claiming, "finish", finish),
         (lockstep, "finish", finish),
-        (worker, "POLL", 0.02),
     )
     for place, name, value in patches:
         setattr(place, name, value)
+    with_words()
+
+
+def with_words() -> None:
+    """Real models with a tokenizer that takes no seconds to import, for good in this process."""
+    for place in (weights, models):
+        place.load_tokenizer = lambda _: WordTokenizer()
+    worker.POLL = 0.02
 
 
 PATCHES = (
@@ -171,7 +176,10 @@ class Child:
     """A process that does its part of a sweep with stub units."""
 
     def __init__(self, plan: Plan, process: int = 0, processes: int = 1, **options: Any) -> None:
-        """Begin; with `devices`, so many of this machine's processor, units have real Jacobians."""
+        """Begin; with `devices`, so many of this machine's processor, units have real Jacobians.
+
+        With `measured` too they are really decomposed and measured, and nothing is a stub.
+        """
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload([__name__])
         self._reader, writer = context.Pipe(duplex=False)
@@ -234,7 +242,10 @@ def _child(plan: Plan, process: int, processes: int, options: dict[str, Any], wr
     if devices is None:
         install(delay)
     else:
-        real_jacobians(delay)
+        if options.pop("measured", False):
+            with_words()
+        else:
+            real_jacobians(delay)
         os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"  # compiling costs all the time
         jax.config.update("jax_compilation_cache_dir", str(plan.out.parent / "compiled"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)

@@ -222,6 +222,28 @@ def test_the_gpus_of_a_machine_are_dealt_out_all_of_them(monkeypatch: pytest.Mon
     assert processes.devices_of(0, 2, cards) == {}
 
 
+def test_several_processes_are_refused_on_a_host_of_tpu_chips_as_jax_counts_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A bus with two chips, a network card of the same maker, and another's card."""
+    from jax._src import hardware_utils
+
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    assert hardware_utils._GOOGLE_PCI_VENDOR_ID == processes.TPU_VENDOR
+    assert hardware_utils._TPU_PCI_DEVICE_IDS.keys() == processes.TPU_DEVICES
+    for place, vendor, device in (("04.0", "0x1ae0", "0x0063"), ("05.0", "0x1ae0", "0x0063"),
+                                  ("06.0", "0x1ae0", "0x0042"), ("07.0", "0x8086", "0x0063")):  # fmt: skip
+        (tmp_path / "host" / place).mkdir(parents=True)
+        (tmp_path / "host" / place / "vendor").write_text(f"{vendor}\n")
+        (tmp_path / "host" / place / "device").write_text(f"{device}\n")
+    (tmp_path / "host" / "08.0").mkdir()
+    assert processes.tpu_chips(tmp_path / "host") == 2
+    with pytest.raises(InputError, match="processes: got 2 on a host of TPU chips; allowed 1"):
+        processes.devices_of(0, 2, [], tmp_path / "host")
+    assert processes.devices_of(0, 1, [], tmp_path / "host") == {}
+    assert processes.devices_of(1, 2, [], tmp_path / "nothing") == {}
+
+
 def test_a_terminated_command_ends_those_it_has_started_and_the_store_resumes(whole: Plan, tmp_path: Path) -> None:
     """SIGTERM, as a scheduler sends it before it kills: `start_here` in a process of its own, with stub units."""
     plan = fresh(whole, tmp_path)

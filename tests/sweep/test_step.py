@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from jaxdyn_kernels import schur
 
 from jaxdyn.activations import capture, pad
 from jaxdyn.errors import InputError
@@ -20,7 +21,7 @@ from jaxdyn.models import Model
 from jaxdyn.pipeline.spectral import measure_view, pieces_of
 from jaxdyn.sharding import Layout, mesh_for
 from jaxdyn.spectra import decompose
-from jaxdyn.sweep.portrait import unit_sums
+from jaxdyn.sweep.portrait import measure_sample, unit_sums
 from jaxdyn.sweep.step import StepSettings, make_step, read_by_step
 from tests.sweep.mesh_program import LAYER, LAYOUTS, LLAMA, TOKENS, batch, halves, weights
 
@@ -160,12 +161,10 @@ def test_the_portrait_is_that_of_the_stages(model, alone):
     chosen = (starts[:, None] + position).reshape(-1)[[0, 7, 15]]
     J = jacobian(model, acts.select(chosen), layer=LAYER)
     np.testing.assert_allclose(alone.matrices[np.array([0, 7, 15]), 0], J, atol=1e-13)
-    views = jax.jit(partial(jax.lax.map, measured), compiler_options={"xla_backend_optimization_level": 0})
+    views = jax.jit(portrait, compiler_options={"xla_backend_optimization_level": 0})
     assert set(alone.measures) == {measure.name for measure in MEASURES} - {"kreiss_scaled"}
     for matrix, sample in zip(J, (0, 7, 15), strict=True):
-        pieces, _ = pieces_of(matrix, decompose(matrix, vectors=True))
-        pieces = jax.tree.map(lambda leaf: jax.numpy.stack([leaf, leaf]), pieces)
-        wanted = views((pieces, jax.numpy.asarray([0.0, 1.0])))
+        wanted = views(matrix)
         for name, values in alone.measures.items():
             np.testing.assert_allclose(values[sample], wanted[name], rtol=1e-9, atol=1e-12, err_msg=name)
         np.testing.assert_allclose(alone.singular_values[sample], wanted["singular_values"], atol=1e-12)
@@ -174,10 +173,24 @@ def test_the_portrait_is_that_of_the_stages(model, alone):
     assert np.all(np.asarray(alone.status) == 0)
 
 
-def measured(view):
-    """One part of one matrix by the pipeline: of the matrix itself, or less the identity."""
-    pieces, shift = view
-    return measure_view(jax.tree.map(lambda leaf: leaf[None], pieces), (0, jax.numpy.ones(()), shift))
+def test_on_a_tpu_the_portrait_needs_no_singular_value_decomposition(alone):
+    """The way of a TPU, forced here: the same numbers by bisection and projectors."""
+    matrices, form = jax.tree.map(lambda leaf: leaf[None], (alone.matrices[3, 0], schur(alone.matrices[3, 0])))
+    settings = StepSettings(parts=("block", "update"))
+    assert "svd[" not in str(jax.make_jaxpr(partial(measure_sample, settings, "tpu"))((matrices, form)))
+    forced = partial(measure_sample, replace(settings, singular_implementation="bisection"), "cpu")
+    found = jax.jit(forced, compiler_options={"xla_backend_optimization_level": 0})((matrices, form))
+    np.testing.assert_allclose(found["singular_values"], alone.singular_values[3], rtol=0, atol=1e-13)
+    assert found["measures"].keys() == alone.measures.keys()
+    for name, values in found["measures"].items():
+        np.testing.assert_allclose(values, alone.measures[name][3], rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+def portrait(matrix):
+    """Both parts of one matrix by the pipeline: of the matrix itself, and less the identity."""
+    pieces, _ = pieces_of(matrix, decompose(matrix, vectors=True))
+    pieces = jax.tree.map(lambda leaf: leaf[None], pieces)
+    return jax.lax.map(lambda shift: measure_view(pieces, (0, jax.numpy.ones(()), shift)), jax.numpy.arange(2.0))
 
 
 def test_a_failed_sample_enters_no_sum():

@@ -1,0 +1,1 @@
+"""Singular values without vectors, and the projectors on the leading singular directions."""
