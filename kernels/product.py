@@ -18,7 +18,7 @@ TILE = 128
 BLOCK = 512
 """Order of a block at most."""
 
-LARGE = 512**3
+LARGE = 256**3
 """Multiplications of one product that is worth a loop."""
 
 
@@ -42,33 +42,29 @@ def whole(A: Inexact[Array, "*batch m k"], B: Inexact[Array, "*batch k n"]) -> I
 def looped(
     A: Inexact[Array, "*batch m k"], B: Inexact[Array, "*batch k n"], block: int = BLOCK, tile: int = TILE
 ) -> Inexact[Array, "*batch m n"]:
-    """A B by blocks of rows and columns, each as a sum over blocks of terms."""
+    """A B, one matrix after another, by blocks of rows and columns, each as a sum over blocks of terms."""
     (m, k), n = A.shape[-2:], B.shape[-1]
     rows, terms, columns = (_even(size, block, tile) for size in (m, k, n))
     down, deep, across = -(-m // rows), -(-k // terms), -(-n // columns)
-    left, right = A.ndim - 2, B.ndim - 2
-    A = _padded(_padded(A, left, down * rows - m), left + 1, deep * terms - k)
-    B = _padded(_padded(B, right, deep * terms - k), right + 1, across * columns - n)
-    batch = jnp.broadcast_shapes(A.shape[:left], B.shape[:right])
-    C = jnp.zeros((*batch, down * rows, across * columns), A.dtype)
+    batch = jnp.broadcast_shapes(A.shape[:-2], B.shape[:-2])
+    A, B = (jnp.broadcast_to(X, (*batch, *X.shape[-2:])).reshape(-1, *X.shape[-2:]) for X in (A, B))
+    A = jnp.pad(A, ((0, 0), (0, down * rows - m), (0, deep * terms - k)))
+    B = jnp.pad(B, ((0, 0), (0, deep * terms - k), (0, across * columns - n)))
 
     def one_block(place, C):
-        i, j = place // across * rows, place % across * columns
-        high = lax.dynamic_slice_in_dim(A, i, rows, axis=left)
-        wide = lax.dynamic_slice_in_dim(B, j, columns, axis=right + 1)
+        which, i, j = place // (down * across), place // across % down * rows, place % across * columns
 
         def some_terms(l, total):
-            return total + whole(
-                lax.dynamic_slice_in_dim(high, l * terms, terms, axis=left + 1),
-                lax.dynamic_slice_in_dim(wide, l * terms, terms, axis=right),
-            )
+            high = lax.dynamic_slice(A, (which, i, l * terms), (1, rows, terms))
+            wide = lax.dynamic_slice(B, (which, l * terms, j), (1, terms, columns))
+            return total + whole(high[0], wide[0])
 
-        zero = jnp.zeros((*batch, rows, columns), A.dtype)
-        total = lax.fori_loop(0, deep, some_terms, zero)
-        at = jnp.zeros_like(i)
-        return lax.dynamic_update_slice(C, total, (*[at] * len(batch), i, j))
+        total = lax.fori_loop(0, deep, some_terms, jnp.zeros((rows, columns), A.dtype))
+        return lax.dynamic_update_slice(C, total[None], (which, i, j))
 
-    return lax.fori_loop(0, down * across, one_block, C)[..., :m, :n]
+    C = jnp.zeros((len(A), down * rows, across * columns), A.dtype)
+    C = lax.fori_loop(0, len(A) * down * across, one_block, C)
+    return C[:, :m, :n].reshape(*batch, m, n)
 
 
 def _even(size: int, most: int, tile: int) -> int:
@@ -76,8 +72,3 @@ def _even(size: int, most: int, tile: int) -> int:
     if size <= most:
         return size
     return min(range(most, most // 2, -tile), key=lambda part: -(-size // part) * part)
-
-
-def _padded(X: Array, axis: int, extra: int) -> Array:
-    """Zeros behind, along one axis."""
-    return jnp.pad(X, [(0, extra * (place == axis)) for place in range(X.ndim)]) if extra else X
