@@ -234,33 +234,38 @@ def _finish_small(
     batch, n = T.shape[:2]
     count = 2 * -(-n // BASE) + 1
     start, stop = jax.vmap(partial(_windows, count=count))(begins, left)
-    base = jnp.arange(batch)[:, None] * n
-    index = start[..., None] + jnp.arange(BASE)
-    inside = index < stop[..., None]
-    rows = jnp.where(inside, base[..., None] + index, batch * n).reshape(-1, BASE)
-    inside = inside.reshape(-1, BASE)
+    inside = (start[..., None] + jnp.arange(BASE) < stop[..., None]).reshape(-1, BASE)
+    column = start.reshape(-1)
+    row = (jnp.arange(batch)[:, None] * n + start).reshape(-1)
+    room = ((0, BASE), (0, BASE))
 
-    def turned(X, U):
-        """U^H times the rows of every window."""
-        flat = X.reshape(batch * n, n)
-        return (
-            flat.at[rows]
-            .set(matmul(adjoint(U), flat.at[rows].get(mode="fill", fill_value=0)), mode="drop")
-            .reshape(X.shape)
-        )
+    # Windows one after another, as they are neighbouring rows: to gather and scatter all of them is dear to compile.
+    def cut(at):
+        k, i, j = at
+        block = lax.dynamic_slice(padded, (i, j), (BASE, BASE))
+        return jnp.where(inside[k][:, None] & inside[k], block, 0)
 
-    slabs = T.reshape(batch * n, n).at[rows].get(mode="fill", fill_value=0)
-    cut = jax.vmap(lambda slab, at: lax.dynamic_slice(slab, (jnp.zeros_like(at), at), (BASE, BASE)))
-    blocks = cut(jnp.pad(slabs, ((0, 0), (0, 0), (0, BASE))), start.reshape(-1))
-    blocks = jnp.where(inside[:, None, :], blocks, 0)
-    form, U = xla.schur(blocks)
+    def turned(X, form=None):
+        """U^H times the rows of every window, and where there is one its form in its place."""
+
+        def one(k, X):
+            kept = lax.dynamic_slice_in_dim(X, row[k], BASE)
+            new = matmul(adjoint(U[k]), jnp.where(inside[k][:, None], kept, 0))
+            if form is not None:
+                block = lax.dynamic_slice_in_dim(new, column[k], BASE, axis=1)
+                block = jnp.where(inside[k], form[k], block)
+                new = lax.dynamic_update_slice_in_dim(new, block, column[k], axis=1)
+            return lax.dynamic_update_slice_in_dim(X, jnp.where(inside[k][:, None], new, kept), row[k], axis=0)
+
+        flat = jnp.pad(X.reshape(batch * n, -1), room)
+        return lax.fori_loop(0, len(row), one, flat)[: batch * n, : X.shape[-1]].reshape(X.shape)
+
+    padded = jnp.pad(T.reshape(batch * n, n), room)
+    form, U = xla.schur(lax.map(cut, (jnp.arange(len(row)), row, column)))
     done = jnp.all(jnp.isfinite(form).reshape(batch, -1), axis=1)
-    T = adjoint(turned(adjoint(turned(T, U)), U))
-    # The forms of the windows, with their exact zeros.
-    flat = T.reshape(batch * n, n)
-    place = jnp.where(inside[:, None, :], index.reshape(-1, 1, BASE), n)
-    T = flat.at[rows[:, :, None], place].set(form, mode="drop").reshape(T.shape)
-    return T, adjoint(turned(adjoint(Q), U)), done
+    # Columns of T and Q in one, then the rows of T.
+    both = adjoint(turned(adjoint(jnp.concatenate([T, Q], axis=1))))
+    return turned(both[:, :n], form), both[:, n:], done
 
 
 def _windows(
