@@ -236,7 +236,7 @@ def _finish_small(
     start, stop = jax.vmap(partial(_windows, count=count))(begins, left)
     inside = (start[..., None] + jnp.arange(BASE) < stop[..., None]).reshape(-1, BASE)
     column = start.reshape(-1)
-    row = (jnp.arange(batch)[:, None] * n + start).reshape(-1)
+    row = (jnp.arange(batch, dtype=jnp.int32)[:, None] * n + start).reshape(-1)
     room = ((0, BASE), (0, BASE))
 
     # Windows one after another, as they are neighbouring rows: to gather and scatter all of them is dear to compile.
