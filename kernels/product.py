@@ -54,9 +54,9 @@ def looped(
     def one_block(place, C):
         which, i, j = place // (down * across), place // across % down * rows, place % across * columns
 
-        def some_terms(l, total):
-            high = lax.dynamic_slice(A, (which, i, l * terms), (1, rows, terms))
-            wide = lax.dynamic_slice(B, (which, l * terms, j), (1, terms, columns))
+        def some_terms(part, total):
+            high = lax.dynamic_slice(A, (which, i, part * terms), (1, rows, terms))
+            wide = lax.dynamic_slice(B, (which, part * terms, j), (1, terms, columns))
             return total + whole(high[0], wide[0])
 
         total = lax.fori_loop(0, deep, some_terms, jnp.zeros((rows, columns), A.dtype))

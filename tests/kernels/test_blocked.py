@@ -1,4 +1,4 @@
-"""The inverse, the orthonormal basis and the products that a TPU gets: full panels, part of one, and one that is all there is."""
+"""Inverse, orthonormal basis and products as a TPU gets them: full panels, part of one, and one that is all."""
 
 from functools import partial
 
@@ -46,7 +46,9 @@ def test_product_by_blocks(dtype, rng):
     assert_product(A, B, by_blocks(A, B))
     change = np.asarray(rng.standard_normal(A.shape), dtype)
     assert_product(change, B, jax.jvp(lambda A: by_blocks(A, B), (A,), (change,))[1])
-    assert_product(change[:, :, :13], np.swapaxes(B, 1, 2), jax.vjp(lambda A: by_blocks(A, B), A)[1](change[:, :, :13])[0])
+    assert_product(
+        change[:, :, :13], np.swapaxes(B, 1, 2), jax.vjp(lambda A: by_blocks(A, B), A)[1](change[:, :, :13])[0]
+    )
 
 
 def assert_product(A, B, C):
