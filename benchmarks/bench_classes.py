@@ -43,30 +43,27 @@ def run(options: Any) -> Iterator[Row]:
 
 
 def _by_class(A: np.ndarray, dtype: str, implementation: str) -> Iterator[Row]:
-    form = jk.schur(A, implementation=implementation)
-    for k, name in enumerate(CLASSES):
-        note = f"orthogonality {form.orthogonality[k]:.2g} n eps"
+    for one, name in zip(A, CLASSES, strict=True):
+        # One after another: each row is printed when it is known, and none waits for the slowest of a batch.
+        form = jk.schur(jnp.asarray(one), implementation=implementation)
+        note = f"orthogonality {form.orthogonality:.2g} n eps"
         if implementation == "divide":
-            note += ", robust" * bool(form.robust[k])
+            note += ", robust" * bool(form.robust)
         what = f"{implementation}, residual: {name}, {ORDER}, {dtype}"
-        yield Row("classes", what, float(form.residual[k]), "n eps", note=note)
+        yield Row("classes", what, float(form.residual), "n eps", note=note)
 
 
 def _backward_errors() -> Iterator[Row]:
     """Largest norm(A Q - Q T)_F / norm(A)_F of LAPACK and of `divide`, before and after Newton's steps."""
     A = np.stack([matrix("ginibre", LARGE, np.dtype("float32"), seed) for seed in range(SEEDS)])
-    lapack = jk.schur(A, implementation="lapack")
-    # Traced with bounds that nothing exceeds: what the splits drop is then left as it is.
-    with mock.patch.multiple(divide, POLISHED=np.inf, ACCEPTED=np.inf):
-        before = jax.jit(lambda A: divide.schur(A)[:2])(A)
-    after = jk.schur(A, implementation="divide")
-    forms = {
-        "lapack": (lapack.T, lapack.Q),
-        "lapack, refined in float32": _refined(A, lapack),
-        "divide, before its refinement": before,
-        "divide": (after.T, after.Q),
+    methods = {
+        "lapack": lambda: _form(jk.schur(A, implementation="lapack")),
+        "lapack, refined in float32": lambda: _form(_refined(A, jk.schur(A, implementation="lapack"))),
+        "divide, before its refinement": lambda: _unrefined(A),
+        "divide": lambda: _form(jk.schur(A, implementation="divide")),
     }
-    for name, (T, Q) in forms.items():
+    for name, method in methods.items():
+        T, Q = method()
         errors = [
             float(np.linalg.norm(M @ q - q @ t) / np.linalg.norm(M))
             for M, t, q in zip(*(np.asarray(x, np.float64) for x in (A, T, Q)), strict=True)
@@ -75,9 +72,19 @@ def _backward_errors() -> Iterator[Row]:
         yield Row("classes", f"backward error, {name}: ginibre, {LARGE}, float32", max(errors) * 1e7, "e-7", note=note)
 
 
-def _refined(A: np.ndarray, form: Any) -> tuple[jax.Array, jax.Array]:
-    fine = jk.refine(A, form.Q, form.T)
-    return fine.T, fine.Q
+def _form(found: Any) -> tuple[jax.Array, jax.Array]:
+    return found.T, found.Q
+
+
+def _refined(A: np.ndarray, form: Any) -> Any:
+    return jk.refine(A, form.Q, form.T)
+
+
+def _unrefined(A: np.ndarray) -> tuple[jax.Array, jax.Array]:
+    # Traced with bounds that nothing exceeds: what the splits drop is then left as it is.
+    with mock.patch.multiple(divide, POLISHED=np.inf, ACCEPTED=np.inf):
+        T, Q, _ = jax.jit(divide.schur)(A)
+    return T, Q
 
 
 def _steps() -> Iterator[Row]:

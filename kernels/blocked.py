@@ -17,8 +17,9 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Inexact
 
+from .product import looped
 from .reflectors import reflector
-from .scaling import adjoint, matmul
+from .scaling import adjoint
 
 PANEL = 128
 """Columns a panel: the width of a TPU's matrix unit."""
@@ -64,13 +65,14 @@ def _inverse(X: Inexact[Array, "n n"], width: int) -> Inexact[Array, "n n"]:
         W, pivots, free = lax.fori_loop(0, width, partial(eliminate, start=start), (W, pivots, free))
         chosen = lax.dynamic_slice_in_dim(jnp.pad(pivots, (0, extra), constant_values=n), start, width)
         top = X.at[chosen].get(mode="fill", fill_value=0)
-        X = X.at[chosen].set(0, mode="drop") + matmul(W, top)
+        X = X.at[chosen].set(0, mode="drop") + looped(W, top)
         return lax.dynamic_update_slice_in_dim(X, W, start, axis=1), pivots, free
 
     start = X, jnp.zeros(n, jnp.int32), jnp.ones(n, bool)
     X, pivots, _ = lax.fori_loop(0, count, one_panel, start)
     # Row pivots[c] holds row c of the inverse of P X, whose columns are those of the inverse times P.
-    return X[pivots, :n][:, jnp.argsort(pivots)]
+    column_of = jnp.zeros(n, jnp.int32).at[pivots].set(jnp.arange(n, dtype=jnp.int32))
+    return X[pivots, :n][:, column_of]
 
 
 def orthonormal(X: Inexact[Array, "*batch n n"], panel: int = PANEL) -> Inexact[Array, "*batch n n"]:
@@ -85,10 +87,10 @@ def _orthonormal(X: Inexact[Array, "B n n"], width: int) -> Inexact[Array, "B n 
     count = -(-n // width)
     X = jnp.pad(X, ((0, 0), (0, 0), (0, count * width - n)))
 
-    def one_panel(k, state):
-        X, Q = state
+    # X^H above Q: both are multiplied from the right by the same reflectors.
+    def one_panel(k, both):
         start = k * width
-        W = lax.dynamic_slice_in_dim(X, start, width, axis=2)
+        W = adjoint(lax.dynamic_slice_in_dim(both, start, width, axis=1))
 
         def column(j, state):
             W, V, S = state
@@ -105,11 +107,11 @@ def _orthonormal(X: Inexact[Array, "B n n"], width: int) -> Inexact[Array, "B n 
 
         zeros = jnp.zeros((batch, n, width), X.dtype), jnp.zeros((batch, width, width), X.dtype)
         _, V, S = lax.fori_loop(0, width, column, (W, *zeros))
-        X = X - matmul(V, matmul(adjoint(S), matmul(adjoint(V), X)))
-        return X, Q - matmul(matmul(matmul(Q, V), S), adjoint(V))
+        return both - looped(looped(both, V), looped(S, adjoint(V)))
 
     Q = jnp.broadcast_to(jnp.eye(n, dtype=X.dtype), (batch, n, n))
-    return lax.fori_loop(0, count, one_panel, (X, Q))[1]
+    both = jnp.concatenate([adjoint(X), Q], axis=1)
+    return lax.fori_loop(0, count, one_panel, both)[:, -n:]
 
 
 def _product(x: Inexact[Array, "B m"], M: Inexact[Array, "B m k"]) -> Inexact[Array, "B k"]:

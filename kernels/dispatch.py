@@ -11,7 +11,7 @@ import importlib
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -387,7 +387,9 @@ def describe(platforms: tuple[str, ...] = PLATFORMS) -> list[Choice]:
                 if operation in FROM_SCHUR and chosen not in FROM_SCHUR[operation]:
                     method = f"Schur form by {method}, then back-substitution"
                 note = f"{method}; {_host_note()}" if chosen.platforms == ("cpu",) else method
-                rows.append(Choice(operation, platform, chosen.name, note, str(chosen.when)))
+                missing, _ = TYPES_WITHOUT.get(platform, ((), ""))
+                when = replace(chosen.when, types=tuple(name for name in chosen.when.types if name not in missing))
+                rows.append(Choice(operation, platform, chosen.name, note, str(when)))
     return rows
 
 

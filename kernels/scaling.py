@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact
 
+from .product import LARGE, by_blocks, whole
+
 
 def scale_of(A: Inexact[Array, "*batch n n"]) -> Float[Array, "*batch"]:
     """Power of two just above the largest modulus of each matrix (1 for a zero or empty matrix).
@@ -52,4 +54,5 @@ def adjoint(A: Inexact[Array, "*batch m n"]) -> Inexact[Array, "*batch n m"]:
 
 def matmul(A: Inexact[Array, "*batch m k"], B: Inexact[Array, "*batch k n"]) -> Inexact[Array, "*batch m n"]:
     """Matrix product in the full precision of the type (a TPU's default float32 product is bfloat16)."""
-    return jnp.matmul(A, B, precision=jax.lax.Precision.HIGHEST)
+    large = A.shape[-2] * A.shape[-1] * B.shape[-1] > LARGE
+    return by_blocks(A, B) if large else whole(A, B)

@@ -138,9 +138,9 @@ def _swap(window: Inexact[Array, "4 4"], p: Int[Array, ""], q: Int[Array, ""]) -
         v = x + jnp.where(at == k, phase * size, 0)
         length = jnp.sum(jnp.square(v.real) + jnp.square(v.imag))
         tau = jnp.where((length > 0) & (k < q), 2 / jnp.where(length > 0, length, 1), 0).astype(window.dtype)
-        basis = basis - tau * v[:, None] * (jnp.conj(v) @ basis)
-        U = U - tau * (U @ v)[:, None] * jnp.conj(v)
-    turned = jnp.conj(U.T) @ window @ U
+        basis = basis - tau * v[:, None] * jnp.sum(jnp.conj(v)[:, None] * basis, axis=0)
+        U = U - tau * jnp.sum(U * v, axis=1)[:, None] * jnp.conj(v)
+    turned = matmul(adjoint(U), matmul(window, U))
     left = jnp.where((at >= q)[:, None] & (at < q)[None, :], turned, 0)
     limit = REFUSED * jnp.finfo(window.dtype).eps * jnp.max(jnp.abs(window))
     return U, (p > 0) & (jnp.max(jnp.abs(left)) <= limit)

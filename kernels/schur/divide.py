@@ -31,11 +31,9 @@ from ..refine.arithmetic import Wide
 from ..refine.newton import block_triangular, refine
 from ..scaling import adjoint, frobenius_norm, matmul
 from . import xla
+from .finish import BASE, ends, finish_large, finish_small
 from .split import NOISE, split
 from .standard import standardize
-
-BASE = 64
-"""Blocks of at most this order are finished by shifted QR, all at once."""
 
 ROOM = 1.125
 """Width of a level over its part of n: splits are not quite even."""
@@ -116,10 +114,10 @@ def _flat(A: Inexact[Array, "B n n"]):
     Q = adjoint(state.Qt.reshape(batch, n, n))
     left, begins = _left(state, batch, n), state.begins.reshape(batch, n)
     T = matmul(adjoint(Q), matmul(A, Q))
-    first, _ = jax.vmap(_ends)(begins)
+    first, _ = jax.vmap(ends)(begins)
     below = jnp.arange(n) < first[:, :, None]
     dropped = frobenius_norm(jnp.where(below, T, 0))
-    T, Q, done = _finish_small(jnp.where(below, 0, T), Q, begins, left)
+    T, Q, done = finish_small(jnp.where(below, 0, T), Q, begins, left)
     unit = n**0.5 * jnp.finfo(A.dtype).eps * frobenius_norm(A)
     T, Q, remains = _polished(A, T, Q, dropped, (dropped > POLISHED * unit) & ~jnp.any(left, axis=1))
     # What is not small after that, or not a number, is decomposed anew as a whole.
@@ -127,7 +125,7 @@ def _flat(A: Inexact[Array, "B n n"]):
     T = jnp.where(whole[:, None, None], A, T)
     Q = jnp.where(whole[:, None, None], jnp.eye(n, dtype=A.dtype), Q)
     left = left | whole[:, None]
-    T, Q = _finish_large(T, Q, left)
+    T, Q = finish_large(T, Q, left)
     return T, Q, jnp.sum(left, axis=1, dtype=jnp.int32)
 
 
@@ -162,7 +160,7 @@ def _level(state: _State, norm: Float[Array, " B"], n: int, width: int, followin
     eps = jnp.finfo(state.packed.dtype).eps
 
     def wide(state):
-        first, last = _ends(state.begins)
+        first, last = ends(state.begins)
         size = last - first + 1
         return state.begins & (size > following) & (size <= width) & (state.tries < TRIES), size
 
@@ -175,8 +173,7 @@ def _level(state: _State, norm: Float[Array, " B"], n: int, width: int, followin
         size = jnp.where(start < rows, size[jnp.minimum(start, rows - 1)], 0)
         inside = jnp.arange(width) < size[:, None]
         index = jnp.where(inside, start[:, None] + jnp.arange(width), rows)
-        D = state.packed.at[index].get(mode="fill", fill_value=0)
-        D = jnp.where(inside[:, None, :], D, 0)
+        D = jnp.where(inside[:, :, None] & inside[:, None, :], _taken(state.packed, start, width), 0)
         tries = state.tries.at[start].get(mode="fill", fill_value=0)
         unit = eps * norm[jnp.minimum(start // n, len(norm) - 1)]
         # The draws of a block do not depend on what else is in the batch.
@@ -187,21 +184,18 @@ def _level(state: _State, norm: Float[Array, " B"], n: int, width: int, followin
         # Triangular already, to rounding: every row is a block of its own.
         lower = jnp.tril(D, -1)
         done = jnp.sqrt(jnp.sum(jnp.square(lower.real) + jnp.square(lower.imag), axis=(1, 2))) <= unit
-        moved = jax.vmap(
-            lambda X, by: lax.dynamic_slice(jnp.concatenate([X, X], axis=1), (jnp.zeros_like(by), by), X.shape)
-        )
-        blocks = jnp.where((row < rank)[:, :, None], found.D, moved(found.D, found.rank))
+        twice = jnp.concatenate([found.D, found.D], axis=2)
+        moved = lax.map(lambda both: lax.dynamic_slice_in_dim(both[0], both[1], width, axis=1), (twice, found.rank))
+        blocks = jnp.where((row < rank)[:, :, None], found.D, moved)
         took = found.accepted & ~done
-        to = jnp.where(took[:, None], index, rows)
-        new = jnp.where(
-            took[:, None, None], matmul(adjoint(found.Q), state.Qt.at[index].get(mode="fill", fill_value=0)), 0
-        )
+        to = took[:, None] & inside
+        old = jnp.where(to[:, :, None], _taken(state.Qt, start, width), 0)
         begins = state.begins.at[jnp.where(took, start + found.rank, rows)].set(True, mode="drop")
         begins = begins.at[jnp.where(done[:, None], index, rows)].set(True, mode="drop")
         count = jnp.where(took, tries % 2, tries + 1)[:, None]
         return _State(
-            packed=state.packed.at[to].set(blocks, mode="drop"),
-            Qt=state.Qt.at[to].set(new, mode="drop"),
+            packed=_put(state.packed, start, blocks, to),
+            Qt=_put(state.Qt, start, matmul(adjoint(found.Q), old), to),
             begins=begins,
             tries=state.tries.at[index].set(jnp.broadcast_to(count, index.shape), mode="drop"),
             splits=state.splits + 1,
@@ -212,77 +206,30 @@ def _level(state: _State, norm: Float[Array, " B"], n: int, width: int, followin
     return lax.while_loop(unfinished, one_round, state)
 
 
-def _ends(begins: Bool[Array, " R"]) -> tuple[Int[Array, " R"], Int[Array, " R"]]:
-    """First and last row of the block of every row."""
-    rows = len(begins)
-    at = jnp.arange(rows, dtype=jnp.int32)
-    first = lax.cummax(jnp.where(begins, at, 0))
-    last = lax.cummin(jnp.where(jnp.append(begins[1:], True), at, rows), reverse=True)
-    return first, last
+# Blocks are runs of rows, sliced one after another: to gather and scatter all their rows is dear to compile for a TPU.
+def _taken(X: Inexact[Array, "R N"], start: Int[Array, " K"], count: int) -> Inexact[Array, "K m N"]:
+    """Rows from each start on, with zeros behind the last."""
+    padded = jnp.pad(X, ((0, count), (0, 0)))
+    return lax.map(lambda at: lax.dynamic_slice_in_dim(padded, at, count), start)
+
+
+def _put(
+    X: Inexact[Array, "R N"], start: Int[Array, " K"], new: Inexact[Array, "K m N"], where: Bool[Array, "K m"]
+) -> Inexact[Array, "R N"]:
+    """X with the rows from each start on replaced where it is said."""
+
+    def one(k, padded):
+        old = lax.dynamic_slice_in_dim(padded, start[k], new.shape[1])
+        return lax.dynamic_update_slice_in_dim(padded, jnp.where(where[k][:, None], new[k], old), start[k], axis=0)
+
+    padded = jnp.pad(X, ((0, new.shape[1]), (0, 0)))
+    return lax.fori_loop(0, len(start), one, padded)[: len(X)]
 
 
 def _left(state: _State, batch: int, n: int) -> Bool[Array, "B n"]:
     """Rows of blocks that would not split."""
-    first, last = _ends(state.begins)
+    first, last = ends(state.begins)
     return (last - first + 1 > BASE).reshape(batch, n)
-
-
-def _finish_small(
-    T: Inexact[Array, "B n n"], Q: Inexact[Array, "B n n"], begins: Bool[Array, "B n"], left: Bool[Array, "B n"]
-):
-    """Shifted QR of windows of neighbouring small blocks, all windows of all matrices in step."""
-    batch, n = T.shape[:2]
-    count = 2 * -(-n // BASE) + 1
-    start, stop = jax.vmap(partial(_windows, count=count))(begins, left)
-    base = jnp.arange(batch)[:, None] * n
-    index = start[..., None] + jnp.arange(BASE)
-    inside = index < stop[..., None]
-    rows = jnp.where(inside, base[..., None] + index, batch * n).reshape(-1, BASE)
-    inside = inside.reshape(-1, BASE)
-
-    def turned(X, U):
-        """U^H times the rows of every window."""
-        flat = X.reshape(batch * n, n)
-        return (
-            flat.at[rows]
-            .set(matmul(adjoint(U), flat.at[rows].get(mode="fill", fill_value=0)), mode="drop")
-            .reshape(X.shape)
-        )
-
-    slabs = T.reshape(batch * n, n).at[rows].get(mode="fill", fill_value=0)
-    cut = jax.vmap(lambda slab, at: lax.dynamic_slice(slab, (jnp.zeros_like(at), at), (BASE, BASE)))
-    blocks = cut(jnp.pad(slabs, ((0, 0), (0, 0), (0, BASE))), start.reshape(-1))
-    blocks = jnp.where(inside[:, None, :], blocks, 0)
-    form, U = xla.schur(blocks)
-    done = jnp.all(jnp.isfinite(form).reshape(batch, -1), axis=1)
-    T = adjoint(turned(adjoint(turned(T, U)), U))
-    # The forms of the windows, with their exact zeros.
-    flat = T.reshape(batch * n, n)
-    place = jnp.where(inside[:, None, :], index.reshape(-1, 1, BASE), n)
-    T = flat.at[rows[:, :, None], place].set(form, mode="drop").reshape(T.shape)
-    return T, adjoint(turned(adjoint(Q), U)), done
-
-
-def _windows(
-    begins: Bool[Array, " n"], left: Bool[Array, " n"], count: int
-) -> tuple[Int[Array, " w"], Int[Array, " w"]]:
-    """Starts and ends of windows of whole blocks, at most BASE rows each; empty ones over blocks that are left."""
-    n = len(begins)
-    _, last = _ends(begins)
-    bounds = jnp.append(begins, True)
-    at = jnp.arange(n + 1, dtype=jnp.int32)
-    # Rows that are left, before every row: a window holds none.
-    before = jnp.append(jnp.int32(0), jnp.cumsum(left, dtype=jnp.int32))
-
-    def following(start, _):
-        here = jnp.minimum(start, n - 1)
-        skip = left[here] & (start < n)
-        fits = bounds & (at <= start + BASE) & (before == before[start])
-        stop = jnp.where(skip, last[here] + 1, jnp.max(jnp.where(fits, at, start)))
-        return stop, (start, jnp.where(skip, start, stop))
-
-    _, (start, stop) = lax.scan(following, jnp.int32(0), None, length=count)
-    return start, stop
 
 
 def _polished(A, T, Q, dropped: Float[Array, " B"], wanted: Bool[Array, " B"]):
@@ -306,20 +253,3 @@ def _polished(A, T, Q, dropped: Float[Array, " B"], wanted: Bool[Array, " B"]):
         return some(given)
     found = lax.map(lambda one: some(jax.tree.map(lambda x: x[None], one)), given)
     return jax.tree.map(lambda x: x[:, 0], found)
-
-
-def _finish_large(T: Inexact[Array, "B n n"], Q: Inexact[Array, "B n n"], left: Bool[Array, "B n"]):
-    """Shifted QR of the rows that are left, zeros around them; one matrix after another, none where none is left."""
-
-    def one(both):
-        T, Q, left = both
-
-        def robust():
-            inside = left[:, None] & left[None, :]
-            form, U = xla.schur(jnp.where(inside, T, 0)[None])
-            moved = matmul(adjoint(U[0]), matmul(T, U[0]))
-            return jnp.where(inside, form[0], moved), matmul(Q, U[0])
-
-        return lax.cond(jnp.any(left), robust, lambda: (T, Q))
-
-    return lax.map(one, (T, Q, left))

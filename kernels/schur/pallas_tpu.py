@@ -16,7 +16,8 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float
 
-from .bulges import grid, iterate
+from .bulges import iterate
+from .grid import grid
 from .wavefront import certified
 
 LARGEST = 256

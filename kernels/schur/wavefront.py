@@ -17,7 +17,8 @@ from ..batching import over_flat_batch
 from ..certificate import invariant_residual, orthogonality, schur_residual
 from ..hessenberg.xla import hessenberg
 from . import xla
-from .bulges import Carried, Count, grid, iterate
+from .bulges import Count, iterate
+from .grid import Carried, grid
 from .standard import standardize
 
 ACCEPTED = 5.0

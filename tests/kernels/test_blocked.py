@@ -1,4 +1,4 @@
-"""The inverse and the orthonormal basis that a TPU gets: full panels, part of one, and one that is all there is."""
+"""Inverse, orthonormal basis and products as a TPU gets them: full panels, part of one, and one that is all."""
 
 from functools import partial
 
@@ -6,6 +6,7 @@ import jax
 import numpy as np
 import pytest
 from jaxdyn_kernels.blocked import inverse, orthonormal
+from jaxdyn_kernels.product import by_blocks, looped
 
 from tests.kernels.conftest import QUICK
 from tests.matrices import matrix
@@ -29,6 +30,30 @@ def test_inverse_and_basis(n, panel, dtype):
         assert_basis(A[0], np.eye(n), eps)
     with pytest.raises(AssertionError):
         assert_basis(A[0], A[0], eps)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.complex128])
+def test_product_by_blocks(dtype, rng):
+    """More than a block every way, none of them full, of several matrices and of one with many."""
+    A, B = (matrix("ginibre", 40, dtype, seed) for seed in (0, 1))
+    A, B = np.stack([A, 2 * A.T])[:, :21], np.stack([B, B.T])[:, :, :13]
+    by_four = jax.jit(partial(looped, block=8, tile=4), compiler_options=QUICK)
+    assert_product(A, B, by_four(A, B))
+    assert_product(A, B[:1], by_four(A, B[:1]))
+    with pytest.raises(AssertionError):
+        assert_product(A, B, by_four(A[:, :, :36], B[:, :36]))  # the last terms left out
+    # What a product of any platform is, and its derivatives, without the branch for a TPU taken here.
+    assert_product(A, B, by_blocks(A, B))
+    change = np.asarray(rng.standard_normal(A.shape), dtype)
+    assert_product(change, B, jax.jvp(lambda A: by_blocks(A, B), (A,), (change,))[1])
+    assert_product(
+        change[:, :, :13], np.swapaxes(B, 1, 2), jax.vjp(lambda A: by_blocks(A, B), A)[1](change[:, :, :13])[0]
+    )
+
+
+def assert_product(A, B, C):
+    """C is A B to rounding."""
+    assert np.abs(np.asarray(C) - A @ B).max() <= 100 * np.finfo(A.dtype).eps
 
 
 def assert_inverse(A, X, eps):

@@ -213,6 +213,8 @@ def test_describe_covers_every_operation_and_platform(monkeypatch):
     ]
     tried = [(row.implementation, row.when) for row in rows if (row.operation, row.platform) == ("schur", "tpu")]
     assert tried[1:3] == [("divide", "n >= 512"), ("pallas", "n < 257, float32")]
+    # Types that the platform does not have are not named as if it had.
+    assert tried[3:] == [("wavefront", "n >= 32, n < 512, float32"), ("xla", "")]
     assert by["schur", "cpu"].implementation == "lapack"
     assert "inside your own jit" in by["eig", "cpu"].note
     assert "3 BLAS threads (from the environment)" in by["eig", "cpu"].note

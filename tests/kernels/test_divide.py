@@ -11,7 +11,7 @@ import scipy.linalg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxdyn_kernels import Status
-from jaxdyn_kernels.schur import api, divide, lapack
+from jaxdyn_kernels.schur import api, divide, finish, lapack
 from jaxdyn_kernels.schur.sign import sign
 from jaxdyn_kernels.schur.split import split
 
@@ -120,7 +120,7 @@ def test_a_wrong_split_shows_and_goes_to_the_robust_method(monkeypatch):
     for k in range(2):
         assert_schur(A[k], form.T[k], form.Q[k])
     # Without the robust method the same answer is no Schur form, and the certificate says so.
-    monkeypatch.setattr(divide, "_finish_large", lambda T, Q, left: (jnp.triu(T), Q))
+    monkeypatch.setattr(divide, "finish_large", lambda T, Q, left: (jnp.triu(T), Q))
     form = quick(lambda A: api.certified_schur(A, implementation="divide"))(A)
     assert form.residual[0] > 1e3
     with pytest.raises(AssertionError, match="residual"):
@@ -194,7 +194,7 @@ def test_windows_hold_whole_blocks_and_nothing_that_is_left():
     begins[[0, 30, 60, 64, 164, 170, 190]] = True
     left = np.zeros(200, bool)
     left[64:164] = True
-    start, stop = divide._windows(jnp.asarray(begins), jnp.asarray(left), 9)
+    start, stop = finish.windows(jnp.asarray(begins), jnp.asarray(left), 9)
     pairs = [(int(a), int(b)) for a, b in zip(start, stop, strict=True) if b > a]
     assert pairs == [(0, 64), (164, 200)]
 
