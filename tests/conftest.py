@@ -15,11 +15,6 @@ import pytest
 # float64 is on for the oracles; test_float32.py is also run without it, as the library runs on a TPU.
 jax.config.update("jax_enable_x64", os.environ.get("JAXDYN_TEST_X64", "1") == "1")
 
-# Most of the time goes into compiling: LLVM does less, which changes no rounding rule. JAX_DISABLE_MOST_OPTIMIZATIONS=0
-# tests programs as users get them; the float32 run and the main jobs of CI always do.
-os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1" if jax.config.read("jax_enable_x64") else "0")
-jax.config.update("jax_disable_most_optimizations", os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1")
-
 # What one worker or one command has compiled, the others of this run read: a third of the time goes into compiling.
 PROGRAMS = None if "JAX_COMPILATION_CACHE_DIR" in os.environ else tempfile.mkdtemp(prefix="jaxdyn-programs-")
 if PROGRAMS is not None:  # the process that starts the workers
