@@ -215,6 +215,12 @@ def test_the_page_draws_in_a_browser_the_claims_first(driver, page, width):
     )
     assert notes[:2] == ["leaves N1 in layers 0, 4 to 6", "Spearman with depth +0.93, p 0.078 against walks"]
     assert len(notes) == 4
+    low, high = driver.execute_script(
+        "const s = document.querySelector('#study_profiles svg.plot');"
+        "const of = (what, side) => [...s.querySelectorAll(what)].map(n => n.getBoundingClientRect()[side]);"
+        "return [Math.max(...of('.note', 'bottom')), Math.min(...of('path', 'top'))]"
+    )
+    assert low <= high, "above the lines"
     rows = driver.execute_script("return [...document.querySelectorAll('#claims tbody tr')].map(r => r.innerText)")
     assert "explained by N1" in rows[0]
     assert "<b>&" in rows[1]

@@ -19,7 +19,8 @@ function linePanel(chart, panel, view, width, height, labelled) {
   const longest = panel.names ? Math.max(...panel.names.map((name) => name.length)) : 0;
   const bottom = height - (panel.names ? 20 + 5.6 * longest : 36);
   const x = scale(xs[0] - margin, xs[xs.length - 1] + margin, left, width - right);
-  const y = scale(low, high, bottom, 8, panel.log);
+  const said = panel.note ? panel.note.split("; ") : [], top = 8 + 14 * said.length; // above the plot, off its lines
+  const y = scale(low, high, bottom, top, panel.log);
   const svg = frame(panel, width, height);
   for (const value of yTicks) {
     svg.append(node("line", { class: "axis", x1: left, x2: width - right, y1: y(value), y2: y(value) }));
@@ -37,9 +38,8 @@ function linePanel(chart, panel, view, width, height, labelled) {
   if (bars) drawBars(svg, all, at, x, y);
   else for (const one of all) drawn.set(one, drawLine(svg, one, at(one), x, y));
   if (ends.length) endLabels(svg, ends, at, x, y, width - right, bottom);
-  const said = panel.note ? panel.note.split("; ") : [];
-  for (const [place, part] of said.entries()) svg.append(node("text", { class: "note", x: left + 6, y: bottom - 7 - 13 * (said.length - 1 - place) }, part));
-  const cursor = node("line", { class: "cursor", y1: 8, y2: bottom, visibility: "hidden" });
+  for (const [place, part] of said.entries()) svg.append(node("text", { class: "note", x: left, y: 10 + 14 * place }, part));
+  const cursor = node("line", { class: "cursor", y1: top, y2: bottom, visibility: "hidden" });
   svg.append(cursor);
   readable(svg, panel, {
     count: xs.length,
