@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxdyn_kernels.dispatch import case_of, choose, platform_of, run, square_matrices
 from jaxdyn_kernels.eig.from_schur import eigenvalues_from_schur, eigenvectors_from_schur
-from jaxdyn_kernels.scaling import adjoint, frobenius_norm, matmul, to_order_one
+from jaxdyn_kernels.product import matmul
+from jaxdyn_kernels.scaling import adjoint, frobenius_norm, to_order_one
 from jaxdyn_kernels.schur.api import SchurResult, certified_schur
 from jaxdyn_kernels.singular.api import scaled_singular_values
 from jaxdyn_kernels.status import Status

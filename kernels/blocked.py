@@ -15,7 +15,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Inexact
+from jaxtyping import Array, Inexact, Int
 
 from .product import looped
 from .reflectors import reflector
@@ -27,52 +27,62 @@ PANEL = 128
 
 def inverse(X: Inexact[Array, "*batch n n"], panel: int = PANEL) -> Inexact[Array, "*batch n n"]:
     """Inverses, with infinity or NaN for a matrix that is singular. Cost: 2 n^3 operations, n dependent steps."""
-    function = partial(_inverse, width=min(panel, X.shape[-1]))
-    for _ in range(X.ndim - 2):
-        function = jax.vmap(function)
-    return function(X)
+    flat = X.reshape(-1, *X.shape[-2:])
+    return _inverse(flat, min(panel, X.shape[-1])).reshape(X.shape)
 
 
-def _inverse(X: Inexact[Array, "n n"], width: int) -> Inexact[Array, "n n"]:
-    n = X.shape[-1]
+def _inverse(X: Inexact[Array, "B n n"], width: int) -> Inexact[Array, "B n n"]:
+    batch, n, _ = X.shape
     rows, columns = jnp.arange(n), jnp.arange(width)
     count = -(-n // width)
     # The last panel is filled up with columns of zeros that take no pivot.
     extra = count * width - n
-    X = jnp.pad(X, ((0, 0), (0, extra)))
+    X = jnp.pad(X, ((0, 0), (0, 0), (0, extra)))
 
     def eliminate(j, state, *, start):
         W, pivots, free = state
-        column = lax.dynamic_index_in_dim(W, j, axis=1, keepdims=False)
+        column = lax.dynamic_index_in_dim(W, j, axis=2, keepdims=False)
         size = jnp.abs(column.real) + jnp.abs(column.imag)
-        at = jnp.argmax(jnp.where(free, jnp.where(jnp.isnan(size), jnp.inf, size), -1)).astype(jnp.int32)
+        at = jnp.argmax(jnp.where(free, jnp.where(jnp.isnan(size), jnp.inf, size), -1), axis=1).astype(jnp.int32)
         real = start + j < n
-        row = lax.dynamic_index_in_dim(W, at, axis=0, keepdims=False)
-        unit = 1 / row[j]
-        row = jnp.where(columns == j, unit, row * unit)
-        others = jnp.where((rows == at)[:, None], 0, jnp.where(columns == j, 0, W) - column[:, None] * row)
-        new = jnp.where((rows == at)[:, None], row, others)
+        here = rows == at[:, None]
+        # The pivot row as a sum of one: an index of its own for every matrix would be a gather.
+        row = jnp.sum(jnp.where(here[:, :, None], W, 0), axis=1)
+        unit = 1 / lax.dynamic_index_in_dim(row, j, axis=1)
+        row = jnp.where(columns == j, unit, row * unit)[:, None]
+        others = jnp.where(columns == j, 0, W) - column[:, :, None] * row
+        new = jnp.where(here[:, :, None], row, others)
         return (
             jnp.where(real, new, W),
-            pivots.at[start + j].set(at, mode="drop"),
-            free & ((rows != at) | ~real),
+            lax.dynamic_update_slice_in_dim(pivots, at[:, None], start + j, axis=1),
+            free & (~here | ~real),
         )
 
     def one_panel(k, state):
         X, pivots, free = state
         start = (k * width).astype(jnp.int32)
-        W = lax.dynamic_slice_in_dim(X, start, width, axis=1)
+        W = lax.dynamic_slice_in_dim(X, start, width, axis=2)
         W, pivots, free = lax.fori_loop(0, width, partial(eliminate, start=start), (W, pivots, free))
-        chosen = lax.dynamic_slice_in_dim(jnp.pad(pivots, (0, extra), constant_values=n), start, width)
-        top = X.at[chosen].get(mode="fill", fill_value=0)
-        X = X.at[chosen].set(0, mode="drop") + looped(W, top)
-        return lax.dynamic_update_slice_in_dim(X, W, start, axis=1), pivots, free
+        chosen = lax.dynamic_slice_in_dim(pivots, start, width, axis=1)
+        chosen = jnp.where(start + columns < n, chosen, n)
+        top, rest = jax.vmap(_taken_out)(X, chosen)
+        X = rest + looped(W, top)
+        return lax.dynamic_update_slice_in_dim(X, W, start, axis=2), pivots, free
 
-    start = X, jnp.zeros(n, jnp.int32), jnp.ones(n, bool)
+    start = X, jnp.zeros((batch, count * width), jnp.int32), jnp.ones((batch, n), bool)
     X, pivots, _ = lax.fori_loop(0, count, one_panel, start)
-    # Row pivots[c] holds row c of the inverse of P X, whose columns are those of the inverse times P.
-    column_of = jnp.zeros(n, jnp.int32).at[pivots].set(jnp.arange(n, dtype=jnp.int32))
-    return X[pivots, :n][:, column_of]
+    return jax.vmap(_in_order)(X[:, :, :n], pivots[:, :n])
+
+
+def _taken_out(X: Inexact[Array, "n m"], chosen: Int[Array, " k"]):
+    """Rows that are chosen, and zeros in their places."""
+    return X.at[chosen].get(mode="fill", fill_value=0), X.at[chosen].set(0, mode="drop")
+
+
+def _in_order(X: Inexact[Array, "n n"], pivots: Int[Array, " n"]) -> Inexact[Array, "n n"]:
+    """Row pivots[c] holds row c of the inverse of P X, whose columns are those of the inverse times P."""
+    column_of = jnp.zeros(len(X), jnp.int32).at[pivots].set(jnp.arange(len(X), dtype=jnp.int32))
+    return X[pivots][:, column_of]
 
 
 def orthonormal(X: Inexact[Array, "*batch n n"], panel: int = PANEL) -> Inexact[Array, "*batch n n"]:

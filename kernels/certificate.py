@@ -8,7 +8,8 @@ Anderson et al., LAPACK Working Note 41, section on the nonsymmetric eigenvalue 
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float, Inexact
 
-from .scaling import adjoint, frobenius_norm, matmul, to_order_one
+from .product import matmul
+from .scaling import adjoint, frobenius_norm, to_order_one
 
 
 def schur_residual(

@@ -4,8 +4,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact
 
-from .product import LARGE, by_blocks, whole
-
 
 def scale_of(A: Inexact[Array, "*batch n n"]) -> Float[Array, "*batch"]:
     """Power of two just above the largest modulus of each matrix (1 for a zero or empty matrix).
@@ -50,9 +48,3 @@ def frobenius_norm(A: Inexact[Array, "*batch m n"]) -> Float[Array, "*batch"]:
 def adjoint(A: Inexact[Array, "*batch m n"]) -> Inexact[Array, "*batch n m"]:
     """Conjugate transpose of each matrix."""
     return jnp.conj(jnp.swapaxes(A, -1, -2))
-
-
-def matmul(A: Inexact[Array, "*batch m k"], B: Inexact[Array, "*batch k n"]) -> Inexact[Array, "*batch m n"]:
-    """Matrix product in the full precision of the type (a TPU's default float32 product is bfloat16)."""
-    large = A.shape[-2] * A.shape[-1] * B.shape[-1] > LARGE
-    return by_blocks(A, B) if large else whole(A, B)

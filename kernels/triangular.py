@@ -78,18 +78,22 @@ def complex_triangular(T: Inexact[Array, "n n"]) -> Complex[Array, "n n"]:
 def to_complex_basis(d: Blocks, X: Inexact[Array, "n n"]) -> Complex[Array, "n n"]:
     """G^H X G for any X."""
     columns = X * d.alpha + 1j * d.beta * partner(d, X)
-    return columns * d.alpha[:, None] - 1j * d.beta[:, None] * partner(d, columns.T).T
+    return columns * d.alpha[:, None] - 1j * d.beta[:, None] * _partner_row(d, columns)
 
 
 def from_complex_basis(d: Blocks, X: Complex[Array, "n n"]) -> Complex[Array, "n n"]:
     """G X G^H, the inverse of `to_complex_basis`."""
     columns = X * d.alpha - 1j * d.beta * partner(d, X)
-    return columns * d.alpha[:, None] + 1j * d.beta[:, None] * partner(d, columns.T).T
+    return columns * d.alpha[:, None] + 1j * d.beta[:, None] * _partner_row(d, columns)
 
 
 def partner(d: Blocks, X: Inexact[Array, "m n"]) -> Inexact[Array, "m n"]:
     """Column j replaced by the other column of its 2 x 2 block; columns outside blocks are not to be used."""
     return jnp.where(d.first, jnp.roll(X, -1, axis=-1), jnp.roll(X, 1, axis=-1))
+
+
+def _partner_row(d: Blocks, X: Inexact[Array, "n m"]) -> Inexact[Array, "n m"]:
+    return jnp.where(d.first[:, None], jnp.roll(X, -1, axis=0), jnp.roll(X, 1, axis=0))
 
 
 def unpack(d: Blocks, X: Inexact[Array, "... n"]) -> Complex[Array, "... n"]:

@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float, Inexact
 
-from ..scaling import matmul, power_of_two_above
+from ..product import matmul
+from ..scaling import power_of_two_above
 from ..triangular import Blocks, blocks
 
 # Rows a block: small against n, so that the products carry the work, and large enough to fill them.

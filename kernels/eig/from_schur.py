@@ -14,7 +14,8 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Complex, Float, Inexact
 
 from ..dispatch import square_matrices
-from ..scaling import matmul, to_order_one
+from ..product import matmul
+from ..scaling import to_order_one
 from ..triangular import blocks, unpack
 from .back_substitution import triangular_eigenvectors
 

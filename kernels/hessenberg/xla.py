@@ -14,8 +14,9 @@ from jax import lax
 from jaxtyping import Array, Inexact
 
 from ..batching import over_flat_batch
+from ..product import matmul
 from ..reflectors import reflector
-from ..scaling import adjoint, matmul
+from ..scaling import adjoint
 
 PANEL = 32
 """Columns a panel: below, the products are too thin; above, the skinny corrections of a column weigh more."""

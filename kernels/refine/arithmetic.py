@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact
 
-from ..scaling import adjoint, matmul, power_of_two_above
+from ..product import matmul
+from ..scaling import adjoint, power_of_two_above
 
 PAIR_BITS = 48
 """Bits that a pair of float32 numbers holds."""

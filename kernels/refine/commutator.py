@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Complex, Float
 
-from ..scaling import matmul
+from ..product import matmul
 
 BLOCK = 32
 """Order of a block: small against n, large enough that products carry the work."""

@@ -11,6 +11,7 @@ form: Bujanovic, Kressner and Schroeder, Numerical Algorithms 92, 2023; Newton-S
 section 8.3.
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -18,9 +19,10 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Inexact, Int
 
-from ..scaling import adjoint, frobenius_norm, matmul
+from ..product import matmul
+from ..scaling import adjoint, frobenius_norm
 from ..schur.standard import equalizing_rotation, turn_columns
-from ..triangular import blocks, complex_triangular, from_complex_basis, to_complex_basis
+from ..triangular import blocks, from_complex_basis, to_complex_basis
 from .arithmetic import Arithmetic
 from .commutator import solve_commutator
 
@@ -65,32 +67,32 @@ def refine(
 
     def unfinished(both):
         state, count = both
-        return jnp.any(state.active) & (count < most)
+        return jnp.any(state.active) & (count <= most)
 
     def advance(both):
         state, count = both
-        Q = _step(state, paired, arithmetic)
+        Q = lax.cond(count > 0, lambda: _step(state, paired, arithmetic), lambda: state.Q)
+        Q = _unitary(Q, arithmetic)
         F, left = judged(Q)
-        better = state.active & (left < state.left)
-        fresh = State(Q, F, left, better & (left > small) & (left < state.left / 2), state.steps + 1)
+        better = state.active & ((left < state.left) | (count == 0))
+        fresh = State(Q, F, left, better & (left > small) & (left < state.left / 2), state.steps + (count > 0))
         pick = jax.vmap(lambda take, new, old: jax.tree.map(lambda x, y: jnp.where(take, x, y), new, old))
         return pick(better, fresh, state._replace(active=jnp.zeros_like(state.active))), count + 1
 
-    Q = _unitary(arithmetic.lift(Q), arithmetic)
-    F, left = judged(Q)
-    start = State(Q, F, left, left > small, jnp.zeros(batch, jnp.int32))
+    # The first turn of the loop only judges what was given: a second copy of that is dear to compile.
+    F, everything = arithmetic.lift(jnp.zeros_like(A)), jnp.full(batch, jnp.inf, small.dtype)
+    start = State(arithmetic.lift(Q), F, everything, jnp.ones(batch, bool), jnp.zeros(batch, jnp.int32))
     state, _ = lax.while_loop(unfinished, advance, (start, jnp.int32(0)))
     return state, paired
 
 
 def block_triangular(F: Any, paired: Bool[Array, "B m"]) -> Any:
     """Upper triangle and the entries of 2 x 2 blocks."""
-    i = jnp.arange(paired.shape[-1])
-    return jnp.triu(F).at[:, i + 1, i].set(jnp.where(paired, F[:, i + 1, i], 0))
+    return jnp.where(_is_below(paired, F.shape[-1]), 0, F)
 
 
 def _step(state: State, paired: Bool[Array, "B m"], arithmetic: Arithmetic) -> Any:
-    """New Q: blocks standard and E zero, both to first order."""
+    """New Q, unitary to first order: blocks standard and E zero, to first order too."""
     F = arithmetic.rounded(state.F)
     Q, E = state.Q, _below(F, paired)
     T = F - E
@@ -104,19 +106,18 @@ def _step(state: State, paired: Bool[Array, "B m"], arithmetic: Arithmetic) -> A
         T, E = T - _below(T, paired), _below(E, paired)
     L = jax.vmap(_rotation)(T, E, paired)
     change = matmul(arithmetic.rounded(Q), L - adjoint(L))
-    return _unitary(arithmetic.plus(Q, change), arithmetic)
+    return arithmetic.plus(Q, change)
 
 
 def _rotation(T: Inexact[Array, "n n"], E: Inexact[Array, "n n"], paired: Bool[Array, " m"]) -> Inexact[Array, "n n"]:
     """L below the diagonal blocks, of one matrix."""
-    n = T.shape[-1]
-    row, column = jnp.arange(n)[:, None], jnp.arange(n)[None, :]
-    wanted = (row > column) & ~((row == column + 1) & jnp.append(paired, False)[None, :])
+    wanted = _is_below(paired, T.shape[-1])
     floor = jnp.max(jnp.abs(E), initial=0) / LARGEST
     if jnp.iscomplexobj(T):
         return solve_commutator(T, E, wanted, floor)
     d = blocks(T)
-    found = solve_commutator(complex_triangular(T), to_complex_basis(d, E), wanted, floor)
+    T, E = jax.lax.map(partial(to_complex_basis, d), jnp.stack([T, E]))
+    found = solve_commutator(jnp.triu(T, 1) + jnp.diag(d.values), E, wanted, floor)
     return from_complex_basis(d, found).real
 
 
@@ -143,6 +144,12 @@ def _unitary(Q: Any, arithmetic: Arithmetic) -> Any:
 
 def _below(F: Inexact[Array, "B n n"], paired: Bool[Array, "B m"]) -> Inexact[Array, "B n n"]:
     """Strictly lower part, without the entries of 2 x 2 blocks."""
-    i = jnp.arange(paired.shape[-1])
-    lower = jnp.tril(F, -1)
-    return lower.at[:, i + 1, i].set(jnp.where(paired, 0, lower[:, i + 1, i]))
+    return jnp.where(_is_below(paired, F.shape[-1]), F, 0)
+
+
+def _is_below(paired: Bool[Array, "*B m"], n: int) -> Bool[Array, "*B n n"]:
+    """Places below the diagonal blocks; `paired` says where one of two rows begins."""
+    at = jnp.arange(n)
+    first = jnp.pad(paired, [(0, 0)] * (paired.ndim - 1) + [(0, n - paired.shape[-1])])
+    distance = at[:, None] - at
+    return (distance > 0) & ~((distance == 1) & first[..., None, :])

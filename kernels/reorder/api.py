@@ -11,7 +11,8 @@ from jaxtyping import Array, Bool, Float, Inexact, Int
 from ..batching import over_flat_batch
 from ..certificate import orthogonality, schur_residual
 from ..dispatch import case_of, choose, concrete, jitted, platform_of, square_matrices
-from ..scaling import matmul, scale_of
+from ..product import matmul
+from ..scaling import scale_of
 from ..status import Status
 from .swaps import by_key
 

@@ -18,7 +18,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Inexact, Int
 
-from ..scaling import adjoint, matmul
+from ..product import matmul
+from ..scaling import adjoint
 from ..schur.standard import standardize
 
 REFUSED = 20.0

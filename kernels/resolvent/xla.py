@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float, Int
 
-from ..scaling import matmul, power_of_two_above
+from ..product import matmul
+from ..scaling import power_of_two_above
 
 _ROWS = 32
 _STEPS_A_ROUND = 4

@@ -18,8 +18,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Inexact
 
 from ..dispatch import choose
+from ..product import matmul
 from ..refine.commutator import solve_commutator
-from ..scaling import adjoint, frobenius_norm, matmul
+from ..scaling import adjoint, frobenius_norm
 from ..triangular import blocks, complex_triangular, from_complex_basis, to_complex_basis
 
 

@@ -1,10 +1,10 @@
 """Schur form by spectral divide and conquer: products, LU and QR factorisations of large blocks, few dependent steps.
 
 Blocks of the diagonal are split (split.py) until they are small, largest first, and the small ones are finished by
-shifted QR (xla.py) all at once. Neither XLA nor a batch can recurse, so the recursion is a list of blocks: `begins`
-marks their first rows, over the rows of all matrices of the batch, and each level has a width, WIDTHS below, into which
-its blocks are padded. A level takes as many blocks at once as fit, from whatever matrices, until none is wider than
-the next level; a block that is not split goes round again with another line or circle.
+shifted QR (xla.py) all at once. Neither XLA nor a batch can recurse, so the recursion is a list of blocks: `blocks`
+holds the size of each at its first row, over the rows of all matrices of the batch, and each level has a width,
+`widths` below, into which its blocks are padded. A level takes as many blocks at once as fit, from whatever matrices,
+until none is wider than the next level; a block that is not split goes round again with another line or circle.
 
 The blocks are kept packed: row i of a block, from its own first column on, in row `first + i` of an array as wide as
 the level, so that a block is a run of rows to gather and scatter. What is above the blocks is not kept: Q is (as Q^H,
@@ -24,12 +24,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float, Inexact, Int
+from jaxtyping import Array, Bool, Float, Inexact, Int, Shaped
 
 from ..batching import over_flat_batch
+from ..product import matmul
 from ..refine.arithmetic import Wide
 from ..refine.newton import block_triangular, refine
-from ..scaling import adjoint, frobenius_norm, matmul
+from ..scaling import adjoint, frobenius_norm
 from . import xla
 from .finish import BASE, ends, finish_large, finish_small
 from .split import NOISE, split
@@ -89,7 +90,7 @@ def schur(A: Inexact[Array, "*batch n n"], *, vectors: bool = True):
 def depth(A: Inexact[Array, "B n n"]) -> Depth:
     """Count what the Schur forms of this batch take."""
     state = _divided(A)
-    return Depth(state.splits, state.newton, state.operations, jnp.sum(_left(state, *A.shape[:2]), axis=1))
+    return Depth(state.splits, state.newton, state.operations, jnp.sum(_bounds(state, *A.shape[:2])[2], axis=1))
 
 
 class _State(NamedTuple):
@@ -97,9 +98,8 @@ class _State(NamedTuple):
     """Blocks, R = B n rows over the whole batch."""
     Qt: Inexact[Array, "R n"]
     """Q^H of every matrix."""
-    begins: Bool[Array, " R"]
-    tries: Int[Array, " R"]
-    """For every row the number of times that its block was tried."""
+    blocks: Int[Array, "R 2"]
+    """At the first row of every block its rows and the number of times that it was tried; zeros elsewhere."""
     splits: Int[Array, ""]
     newton: Int[Array, ""]
     operations: Float[Array, ""]
@@ -112,12 +112,11 @@ def _flat(A: Inexact[Array, "B n n"]):
         return T, Q, jnp.zeros(batch, jnp.int32)
     state = _divided(A)
     Q = adjoint(state.Qt.reshape(batch, n, n))
-    left, begins = _left(state, batch, n), state.begins.reshape(batch, n)
+    first, last, left = _bounds(state, batch, n)
     T = matmul(adjoint(Q), matmul(A, Q))
-    first, _ = jax.vmap(ends)(begins)
     below = jnp.arange(n) < first[:, :, None]
     dropped = frobenius_norm(jnp.where(below, T, 0))
-    T, Q, done = finish_small(jnp.where(below, 0, T), Q, begins, left)
+    T, Q, done = finish_small(jnp.where(below, 0, T), Q, last, left)
     unit = n**0.5 * jnp.finfo(A.dtype).eps * frobenius_norm(A)
     T, Q, remains = _polished(A, T, Q, dropped, (dropped > POLISHED * unit) & ~jnp.any(left, axis=1))
     # What is not small after that, or not a number, is decomposed anew as a whole.
@@ -138,8 +137,7 @@ def _divided(A: Inexact[Array, "B n n"]) -> _State:
     state = _State(
         packed=A.reshape(rows, n),
         Qt=jnp.broadcast_to(eye, A.shape).reshape(rows, n),
-        begins=jnp.arange(rows) % n == 0,
-        tries=jnp.zeros(rows, jnp.int32),
+        blocks=jnp.where((jnp.arange(rows) % n == 0)[:, None], jnp.array([n, 0], jnp.int32), 0),
         splits=jnp.int32(0),
         newton=jnp.int32(0),
         operations=jnp.float32(0),
@@ -152,7 +150,7 @@ def _divided(A: Inexact[Array, "B n n"]) -> _State:
 
 def _level(state: _State, norm: Float[Array, " B"], n: int, width: int, following: int) -> _State:
     """Split blocks until each is at most as wide as the following level, or was tried often enough."""
-    rows = len(state.begins)
+    rows = len(state.blocks)
     slots = max(1, rows // width)
     factor = 4 if jnp.iscomplexobj(state.packed) else 1
     # Two QR factorisations, four products of a split, and one with the rows of Q^H.
@@ -160,27 +158,24 @@ def _level(state: _State, norm: Float[Array, " B"], n: int, width: int, followin
     eps = jnp.finfo(state.packed.dtype).eps
 
     def wide(state):
-        first, last = ends(state.begins)
-        size = last - first + 1
-        return state.begins & (size > following) & (size <= width) & (state.tries < TRIES), size
+        size, tries = state.blocks.T
+        return (size > following) & (size <= width) & (tries < TRIES)
 
     def unfinished(state):
-        return jnp.any(wide(state)[0])
+        return jnp.any(wide(state))
 
     def one_round(state):
-        chosen, size = wide(state)
-        (start,) = jnp.nonzero(chosen, size=slots, fill_value=rows)
-        size = jnp.where(start < rows, size[jnp.minimum(start, rows - 1)], 0)
-        inside = jnp.arange(width) < size[:, None]
-        index = jnp.where(inside, start[:, None] + jnp.arange(width), rows)
+        (start,) = jnp.nonzero(wide(state), size=slots, fill_value=rows)
+        size, tries = state.blocks.at[start].get(mode="fill", fill_value=0).T
+        row = jnp.arange(width)
+        inside = row < size[:, None]
         D = jnp.where(inside[:, :, None] & inside[:, None, :], _taken(state.packed, start, width), 0)
-        tries = state.tries.at[start].get(mode="fill", fill_value=0)
         unit = eps * norm[jnp.minimum(start // n, len(norm) - 1)]
         # The draws of a block do not depend on what else is in the batch.
         place = (start % n) * TRIES + tries
         keys = jax.vmap(partial(jax.random.fold_in, jax.random.key(width)))(place)
         found = split(D, size, tries, LOOSE * n**0.5 * unit, NOISE * unit, keys)
-        row, rank = jnp.arange(width), found.rank[:, None]
+        rank = found.rank[:, None]
         # Triangular already, to rounding: every row is a block of its own.
         lower = jnp.tril(D, -1)
         done = jnp.sqrt(jnp.sum(jnp.square(lower.real) + jnp.square(lower.imag), axis=(1, 2))) <= unit
@@ -190,14 +185,16 @@ def _level(state: _State, norm: Float[Array, " B"], n: int, width: int, followin
         took = found.accepted & ~done
         to = took[:, None] & inside
         old = jnp.where(to[:, :, None], _taken(state.Qt, start, width), 0)
-        begins = state.begins.at[jnp.where(took, start + found.rank, rows)].set(True, mode="drop")
-        begins = begins.at[jnp.where(done[:, None], index, rows)].set(True, mode="drop")
-        count = jnp.where(took, tries % 2, tries + 1)[:, None]
+        sizes = jnp.select(
+            [done[:, None], took[:, None] & (row == 0), took[:, None] & (row == rank), row == 0],
+            [jnp.ones_like(rank), rank, size[:, None] - rank, size[:, None]],
+            0,
+        )
+        count = jnp.where(sizes > 0, jnp.where(took, tries % 2, tries + 1)[:, None], 0)
         return _State(
             packed=_put(state.packed, start, blocks, to),
             Qt=_put(state.Qt, start, matmul(adjoint(found.Q), old), to),
-            begins=begins,
-            tries=state.tries.at[index].set(jnp.broadcast_to(count, index.shape), mode="drop"),
+            blocks=_put(state.blocks, start, jnp.stack([sizes, count], axis=2), inside),
             splits=state.splits + 1,
             newton=state.newton + found.steps,
             operations=state.operations + slots * (8 / 3 * factor * width**3 * found.steps + once),
@@ -214,8 +211,8 @@ def _taken(X: Inexact[Array, "R N"], start: Int[Array, " K"], count: int) -> Ine
 
 
 def _put(
-    X: Inexact[Array, "R N"], start: Int[Array, " K"], new: Inexact[Array, "K m N"], where: Bool[Array, "K m"]
-) -> Inexact[Array, "R N"]:
+    X: Shaped[Array, "R N"], start: Int[Array, " K"], new: Shaped[Array, "K m N"], where: Bool[Array, "K m"]
+) -> Shaped[Array, "R N"]:
     """X with the rows from each start on replaced where it is said."""
 
     def one(k, padded):
@@ -226,10 +223,10 @@ def _put(
     return lax.fori_loop(0, len(start), one, padded)[: len(X)]
 
 
-def _left(state: _State, batch: int, n: int) -> Bool[Array, "B n"]:
-    """Rows of blocks that would not split."""
-    first, last = ends(state.begins)
-    return (last - first + 1 > BASE).reshape(batch, n)
+def _bounds(state: _State, batch: int, n: int) -> tuple[Int[Array, "B n"], Int[Array, "B n"], Bool[Array, "B n"]]:
+    """First and last row of the block of every row, and which rows are of blocks that would not split."""
+    first, last = ends(state.blocks[:, 0].reshape(batch, n) > 0)
+    return first, last, last - first + 1 > BASE
 
 
 def _polished(A, T, Q, dropped: Float[Array, " B"], wanted: Bool[Array, " B"]):

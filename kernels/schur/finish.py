@@ -1,6 +1,7 @@
 """The end of a division: shifted QR of the small blocks, all at once, and of what would not split, zeros around it.
 
-Blocks are given by `begins`, which marks their first rows. Neighbouring small ones share a window of `BASE` rows.
+Blocks are given by `last`, the last row of the block of every row. Neighbouring small ones share a window of `BASE`
+rows.
 """
 
 from functools import partial
@@ -10,7 +11,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Inexact, Int
 
-from ..scaling import adjoint, matmul
+from ..product import matmul
+from ..scaling import adjoint
 from . import xla
 
 BASE = 64
@@ -18,12 +20,12 @@ BASE = 64
 
 
 def finish_small(
-    T: Inexact[Array, "B n n"], Q: Inexact[Array, "B n n"], begins: Bool[Array, "B n"], left: Bool[Array, "B n"]
+    T: Inexact[Array, "B n n"], Q: Inexact[Array, "B n n"], last: Int[Array, "B n"], left: Bool[Array, "B n"]
 ):
     """Shifted QR of windows of neighbouring small blocks, all windows of all matrices in step."""
     batch, n = T.shape[:2]
     count = 2 * -(-n // BASE) + 1
-    start, stop = jax.vmap(partial(windows, count=count))(begins, left)
+    start, stop = jax.vmap(partial(windows, count=count))(last, left)
     inside = (start[..., None] + jnp.arange(BASE) < stop[..., None]).reshape(-1, BASE)
     column = start.reshape(-1)
     row = (jnp.arange(batch, dtype=jnp.int32)[:, None] * n + start).reshape(-1)
@@ -75,14 +77,12 @@ def finish_large(T: Inexact[Array, "B n n"], Q: Inexact[Array, "B n n"], left: B
     return lax.map(one, (T, Q, left))
 
 
-def windows(
-    begins: Bool[Array, " n"], left: Bool[Array, " n"], count: int
-) -> tuple[Int[Array, " w"], Int[Array, " w"]]:
+def windows(last: Int[Array, " n"], left: Bool[Array, " n"], count: int) -> tuple[Int[Array, " w"], Int[Array, " w"]]:
     """Starts and ends of windows of whole blocks, at most BASE rows each; empty ones over blocks that are left."""
-    n = len(begins)
-    _, last = ends(begins)
-    bounds = jnp.append(begins, True)
+    n = len(last)
     at = jnp.arange(n + 1, dtype=jnp.int32)
+    # A block ends where its last row is the row itself.
+    bounds = jnp.append(jnp.array([True]), last == at[:-1])
     # Rows that are left, before every row: a window holds none.
     before = jnp.append(jnp.int32(0), jnp.cumsum(left, dtype=jnp.int32))
 
@@ -97,10 +97,10 @@ def windows(
     return start, stop
 
 
-def ends(begins: Bool[Array, " R"]) -> tuple[Int[Array, " R"], Int[Array, " R"]]:
-    """First and last row of the block of every row."""
-    rows = len(begins)
-    at = jnp.arange(rows, dtype=jnp.int32)
-    first = lax.cummax(jnp.where(begins, at, 0))
-    last = lax.cummin(jnp.where(jnp.append(begins[1:], True), at, rows), reverse=True)
-    return first, last
+def ends(begins: Bool[Array, "B n"]) -> tuple[Int[Array, "B n"], Int[Array, "B n"]]:
+    """First and last row of the block of every row, from the first rows of blocks."""
+    n = begins.shape[1]
+    at = jnp.arange(n, dtype=jnp.int32)
+    first = lax.cummax(jnp.where(begins, at, 0), axis=1)
+    ends = jnp.pad(begins[:, 1:], ((0, 0), (0, 1)), constant_values=True)
+    return first, lax.cummin(jnp.where(ends, at, n), axis=1, reverse=True)

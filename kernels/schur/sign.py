@@ -13,7 +13,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Inexact, Int
 
 from .. import blocked
-from ..scaling import matmul
+from ..product import matmul
 from ..threads import one_at_a_time_on_the_host
 
 NEARLY = 0.1

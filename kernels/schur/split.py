@@ -22,7 +22,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Inexact, Int, Key
 
 from .. import blocked
-from ..scaling import adjoint, matmul
+from ..product import matmul
+from ..scaling import adjoint
 from ..threads import one_at_a_time_on_the_host
 from .sign import sign
 

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Inexact
 
-from ..scaling import adjoint, matmul
+from ..product import matmul
+from ..scaling import adjoint
 from ..schur.sign import sign
 
 

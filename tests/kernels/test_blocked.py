@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 from jaxdyn_kernels.blocked import inverse, orthonormal
-from jaxdyn_kernels.product import by_blocks, looped
+from jaxdyn_kernels.product import by_parts, looped
 
 from tests.kernels.conftest import QUICK
 from tests.matrices import matrix
@@ -33,21 +33,25 @@ def test_inverse_and_basis(n, panel, dtype):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.complex128])
-def test_product_by_blocks(dtype, rng):
+def test_product_by_parts(dtype, rng):
     """More than a block every way, none of them full, of several matrices and of one with many."""
     A, B = (matrix("ginibre", 40, dtype, seed) for seed in (0, 1))
     A, B = np.stack([A, 2 * A.T])[:, :21], np.stack([B, B.T])[:, :, :13]
-    by_four = jax.jit(partial(looped, block=8, tile=4), compiler_options=QUICK)
+    by_four = jax.jit(partial(looped, group=1, block=8, tile=4), compiler_options=QUICK)
     assert_product(A, B, by_four(A, B))
     assert_product(A, B[:1], by_four(A, B[:1]))
     with pytest.raises(AssertionError):
         assert_product(A, B, by_four(A[:, :, :36], B[:, :36]))  # the last terms left out
+    # Small ones in groups, the last of which is not full.
+    two_of_three = jax.jit(partial(looped, group=2 * 21 * 40 * 13), compiler_options=QUICK)
+    three = np.concatenate([A, -A[:1]])
+    assert_product(three, B[:1], two_of_three(three, B[:1]))
     # What a product of any platform is, and its derivatives, without the branch for a TPU taken here.
-    assert_product(A, B, by_blocks(A, B))
+    assert_product(A, B, by_parts(A, B))
     change = np.asarray(rng.standard_normal(A.shape), dtype)
-    assert_product(change, B, jax.jvp(lambda A: by_blocks(A, B), (A,), (change,))[1])
+    assert_product(change, B, jax.jvp(lambda A: by_parts(A, B), (A,), (change,))[1])
     assert_product(
-        change[:, :, :13], np.swapaxes(B, 1, 2), jax.vjp(lambda A: by_blocks(A, B), A)[1](change[:, :, :13])[0]
+        change[:, :, :13], np.swapaxes(B, 1, 2), jax.vjp(lambda A: by_parts(A, B), A)[1](change[:, :, :13])[0]
     )
 
 

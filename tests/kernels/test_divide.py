@@ -109,9 +109,8 @@ def test_a_wrong_split_shows_and_goes_to_the_robust_method(monkeypatch):
     def wrong(A):
         batch, n = A.shape[:2]
         eye = jnp.broadcast_to(jnp.eye(n, dtype=A.dtype), A.shape).reshape(-1, n)
-        none = jnp.zeros(batch * n, jnp.int32)
-        begins = jnp.arange(batch * n) % 36 == 0
-        return divide._State(eye[:, : divide.BASE], eye, begins, none, jnp.int32(0), jnp.int32(0), jnp.float32(0))
+        blocks = jnp.zeros((batch * n, 2), jnp.int32).at[::36, 0].set(36)
+        return divide._State(eye[:, : divide.BASE], eye, blocks, jnp.int32(0), jnp.int32(0), jnp.float32(0))
 
     monkeypatch.setattr(divide, "_divided", wrong)
     monkeypatch.setattr(divide.xla, "schur", lambda A: lapack.schur(A))  # quick to compile
@@ -194,7 +193,8 @@ def test_windows_hold_whole_blocks_and_nothing_that_is_left():
     begins[[0, 30, 60, 64, 164, 170, 190]] = True
     left = np.zeros(200, bool)
     left[64:164] = True
-    start, stop = finish.windows(jnp.asarray(begins), jnp.asarray(left), 9)
+    _, last = finish.ends(jnp.asarray(begins)[None])
+    start, stop = finish.windows(last[0], jnp.asarray(left), 9)
     pairs = [(int(a), int(b)) for a, b in zip(start, stop, strict=True) if b > a]
     assert pairs == [(0, 64), (164, 200)]
 
