@@ -145,7 +145,7 @@ TABLE: dict[str, tuple[Implementation, ...]] = {
             platforms=PLATFORMS,
             method="Hessenberg QR with many bulges in a wavefront, batch in step",
             elsewhere="",
-            when=When(("cuda", "rocm", "tpu"), least=32, below=512, types=("float32", "float64")),
+            when=When(("cuda", "rocm", "tpu"), least=32, below=512),
         ),
         Implementation(
             name="xla",

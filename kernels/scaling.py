@@ -29,6 +29,11 @@ def largest_modulus(A: Inexact[Array, "*batch n n"]) -> Float[Array, "*batch"]:
     return jnp.max(parts, axis=(-2, -1), initial=0)
 
 
+def size(x: Inexact[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Modulus of real numbers, sum of the moduli of both parts of complex ones: what LAPACK compares."""
+    return jnp.abs(x.real) + jnp.abs(x.imag) if jnp.iscomplexobj(x) else jnp.abs(x)
+
+
 def power_of_two_above(x: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
     """Round up to a power of two in (x, 2x] for x > 0, six short of the ends of the type's range; 1 for x = 0."""
     info = jnp.finfo(x.dtype)

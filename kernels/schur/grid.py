@@ -9,7 +9,10 @@ from typing import Any, NamedTuple, Protocol
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Inexact, Int
+
+NOWHERE = -9
+"""A place that no comparison meets, two rows further neither."""
 
 
 class Store(Protocol):
@@ -52,15 +55,15 @@ class Grid(NamedTuple):
         """Entry j - by at j."""
         return self.roll(v, by, 2)
 
-    def diagonal(self, H: Float[Array, "B R N"], below: int) -> Float[Array, "B 1 N"]:
+    def diagonal(self, H: Inexact[Array, "B R N"], below: int) -> Inexact[Array, "B 1 N"]:
         """H[j + below, j] for every column j; zero where there is none."""
         return jnp.sum(jnp.where(self.i == self.j + below, H, 0), axis=1, keepdims=True)
 
-    def upright(self, v: Float[Array, "B 1 N"]) -> Float[Array, "B R 1"]:
+    def upright(self, v: Inexact[Array, "B 1 N"]) -> Inexact[Array, "B R 1"]:
         """Turn a vector along the columns into the same along the rows."""
         return jnp.sum(jnp.where(self.i == self.j, v, 0), axis=2, keepdims=True)
 
-    def take(self, upright: Float[Array, "B R 1"], index: Int[Array, "B 1 N"]) -> Float[Array, "B 1 N"]:
+    def take(self, upright: Inexact[Array, "B R 1"], index: Int[Array, "B 1 N"]) -> Inexact[Array, "B 1 N"]:
         """Entry index[j] for every column j."""
         return jnp.sum(jnp.where(self.i == index, upright, 0), axis=1, keepdims=True)
 
@@ -70,3 +73,8 @@ def grid(shape: tuple[int, ...], n: int, roll: Callable[[Array, int, int], Array
     _, rows, columns = shape
     i = lax.broadcasted_iota(jnp.int32, (1, rows, columns), 1)
     return Grid(n, i, lax.broadcasted_iota(jnp.int32, (1, 1, columns), 2), roll)
+
+
+def flag(condition: Bool[Array, "*shape"]) -> Int[Array, "*shape"]:
+    """1 where it holds, else 0."""
+    return condition.astype(jnp.int32)

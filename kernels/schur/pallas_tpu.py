@@ -17,6 +17,7 @@ from jax.experimental.pallas import tpu as pltpu
 from jaxtyping import Array, Float
 
 from .bulges import iterate
+from .bulges_real import REAL
 from .grid import grid
 from .wavefront import certified
 
@@ -38,7 +39,7 @@ def schur(A: Float[Array, "*batch n n"], *, vectors: bool = True):
             f"and shape {A.shape}: use implementation='xla' or 'divide', or None"
         )
         raise ValueError(message)
-    return certified(A, vectors, _iterated, "pallas")
+    return certified(A, vectors, _iterated)
 
 
 def _iterated(H: Float[Array, "B n n"], Q: Float[Array, "B n n"] | None):
@@ -97,5 +98,5 @@ def _kernel(n: int, count: int, *references: Any):
         target[...] = source[...]
     # A shift of 32 bits, with x64 on too.
     at = grid(found[0].shape, n, lambda x, by, axis: pltpu.roll(x, jnp.int32(by), axis))
-    _, active, _ = iterate((), _Memory(*found), _Memory(copy), at, found[0].dtype)
+    _, active, _ = iterate((), _Memory(*found), _Memory(copy), at, REAL, found[0].dtype)
     left[...] = jnp.broadcast_to(active, left.shape)

@@ -1,4 +1,4 @@
-"""Schur form of real matrices by Hessenberg QR with many bulges in a wavefront (bulges.py), the batch in step.
+"""Schur form by Hessenberg QR with many bulges in a wavefront (bulges.py), real and complex, the batch in step.
 
 Bai and Demmel, Int. J. High Speed Computing 1, 1989: many shifts at a time. Braman, Byers and Mathias, SIAM J. Matrix
 Anal. Appl. 23, 2002: trains of small bulges in place of one large one. Watkins, The Matrix Eigenvalue Problem, SIAM
@@ -11,13 +11,15 @@ from functools import partial
 
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Inexact
 
 from ..batching import over_flat_batch
 from ..certificate import invariant_residual, orthogonality, schur_residual
 from ..hessenberg.xla import hessenberg
 from . import xla
-from .bulges import Count, iterate
+from .bulges import Count, Kind, iterate
+from .bulges_complex import COMPLEX
+from .bulges_real import REAL
 from .grid import Carried, grid
 from .standard import standardize
 
@@ -28,36 +30,31 @@ Iteration = Callable[[Array, Array | None], tuple[Array, Array | None, Bool[Arra
 """From H [B, n, n] and Q, which may be None, to their forms and whether each matrix is done."""
 
 
-def schur(A: Float[Array, "*batch n n"], *, vectors: bool = True):
+def schur(A: Inexact[Array, "*batch n n"], *, vectors: bool = True):
     """T, Q and which matrices needed the robust method; finite matrices of order one. Q may be left without rows."""
-    return certified(A, vectors, _iterated, "wavefront")
+    return certified(A, vectors, _iterated)
 
 
-def depth(A: Float[Array, "B n n"]) -> Count:
+def depth(A: Inexact[Array, "B n n"]) -> Count:
     """Count what the Schur forms of this batch take beyond the Hessenberg reduction."""
     return _in_step(*hessenberg(A, vectors=False))[2]
 
 
-def certified(A: Float[Array, "*batch n n"], vectors: bool, iteration: Iteration, name: str):
+def certified(A: Inexact[Array, "*batch n n"], vectors: bool, iteration: Iteration):
     """Schur forms by this iteration, and by the robust method where it did not succeed."""
-    if jnp.iscomplexobj(A):
-        message = (
-            f"schur: implementation={name!r} takes real matrices, A has dtype {A.dtype}: use implementation='xla' or "
-            "'divide', or None"
-        )
-        raise ValueError(message)
     return over_flat_batch(partial(_flat, vectors=vectors, iteration=iteration), A)
 
 
-def _flat(A: Float[Array, "B n n"], vectors: bool, iteration: Iteration):
+def _flat(A: Inexact[Array, "B n n"], vectors: bool, iteration: Iteration):
     batch, n = A.shape[:2]
     if n == 0 or batch == 0:
         return A, A if vectors else A[:, :0], jnp.zeros(batch, bool)
     H, Q = hessenberg(A, vectors=vectors)
     turned, done = None, jnp.ones(batch, bool)
-    if n > 2:
+    if n >= _kind(A).rows:
         H, turned, done = iteration(H, Q if vectors else None)
-    T, Q = standardize(jnp.triu(H, -1), Q if turned is None else turned)
+    Q = Q if turned is None else turned
+    T, Q = (jnp.triu(H), Q) if jnp.iscomplexobj(A) else standardize(jnp.triu(H, -1), Q)
     if vectors:
         good = (schur_residual(A, Q, T) <= ACCEPTED) & (orthogonality(Q) <= 4 * ACCEPTED)
     else:
@@ -74,11 +71,16 @@ def _flat(A: Float[Array, "B n n"], vectors: bool, iteration: Iteration):
     return T, Q, failed
 
 
-def _iterated(H: Float[Array, "B n n"], Q: Float[Array, "B n n"] | None):
+def _iterated(H: Inexact[Array, "B n n"], Q: Inexact[Array, "B n n"] | None):
     state, active, _ = _in_step(H, Q)
     return *state, active[:, 0, 0] == 0
 
 
-def _in_step(H: Float[Array, "B n n"], Q: Float[Array, "B n n"] | None):
+def _in_step(H: Inexact[Array, "B n n"], Q: Inexact[Array, "B n n"] | None):
     store = Carried()
-    return iterate((H, None if Q is None or Q.shape[1] == 0 else Q), store, store, grid(H.shape, H.shape[1]), H.dtype)
+    state = H, None if Q is None or Q.shape[1] == 0 else Q
+    return iterate(state, store, store, grid(H.shape, H.shape[1]), _kind(H), H.dtype)
+
+
+def _kind(A: Array) -> Kind:
+    return COMPLEX if jnp.iscomplexobj(A) else REAL

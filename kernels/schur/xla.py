@@ -21,6 +21,7 @@ from jaxtyping import Array, Bool, Inexact, Int
 from ..batching import over_flat_batch
 from ..hessenberg.xla import hessenberg
 from ..reflectors import reflector
+from ..scaling import size
 from .standard import standardize
 
 SWEEPS = 30
@@ -110,11 +111,11 @@ def _deflated(H: Inexact[Array, "B n n"]) -> tuple[Inexact[Array, "B n n"], Bool
     info = jnp.finfo(H.dtype)
     eps, smallest = info.eps, info.tiny * (n / info.eps)
     diagonal, below, above = (jnp.diagonal(H, k, axis1=1, axis2=2) for k in (0, -1, 1))
-    one, two, low, high = (_size(x) for x in (diagonal[:, :-1], diagonal[:, 1:], below, above))
+    one, two, low, high = (size(x) for x in (diagonal[:, :-1], diagonal[:, 1:], below, above))
     edge = jnp.zeros_like(low[:, :1])
     neighbours = jnp.concatenate([edge, low[:, :-1]], axis=1) + jnp.concatenate([low[:, 1:], edge], axis=1)
     around = jnp.where(one + two == 0, neighbours, one + two)
-    gap = _size(diagonal[:, :-1] - diagonal[:, 1:])
+    gap = size(diagonal[:, :-1] - diagonal[:, 1:])
     aa, bb = jnp.maximum(two, gap), jnp.minimum(two, gap)
     ab, ba = jnp.maximum(low, high), jnp.minimum(low, high)
     total = jnp.where(aa + ab > 0, aa + ab, 1)
@@ -144,7 +145,7 @@ def _first_vectors(H: Inexact[Array, "B n n"], blocks: _Blocks, age: Int[Array, 
     at_end = age % 20 == 9
     near = jnp.where(at_end, low, blocks.first)
     next_one = jnp.where(at_end, jnp.maximum(low - 1, 0), jnp.minimum(blocks.first + 1, below.shape[1] - 1))
-    strength = _size(take(below, near)) + _size(take(below, next_one)) * (next_one != near)
+    strength = size(take(below, near)) + size(take(below, next_one)) * (next_one != near)
     centre = EXCEPTIONAL[0] * strength + jnp.where(at_end, corner[3], take(diagonal, blocks.first))
     odd = [centre, EXCEPTIONAL[1] * strength, strength, centre]
     corner = [jnp.where(tenth, other.astype(H.dtype), usual) for other, usual in zip(odd, corner, strict=True)]
@@ -170,10 +171,10 @@ def _double(corner: list[Array], top: list[Array]) -> Array:
     real = jnp.where(disc >= 0, near, half) * scale
     imaginary = jnp.where(disc >= 0, 0, root) * scale
     h11, h12, h21, h22, h32 = top
-    size = jnp.abs(h11 - real) + imaginary + jnp.abs(h21)
-    size = jnp.where(size > 0, size, 1)
-    h21 = h21 / size
-    x = h21 * h12 + (h11 - real) * ((h11 - real) / size) + imaginary * (imaginary / size)
+    unit = jnp.abs(h11 - real) + imaginary + jnp.abs(h21)
+    unit = jnp.where(unit > 0, unit, 1)
+    h21 = h21 / unit
+    x = h21 * h12 + (h11 - real) * ((h11 - real) / unit) + imaginary * (imaginary / unit)
     return jnp.stack([x, h21 * (h11 + h22 - 2 * real), h21 * h32], axis=-1)
 
 
@@ -182,7 +183,7 @@ def _single(corner: list[Array], top: list[Array]) -> Array:
     a, b, c, d = _order_one(corner)
     half, p = (a + d) / 2, (a - d) / 2
     root = jnp.sqrt(p * p + b * c)
-    near = jnp.where(_size(half + root - d) < _size(half - root - d), half + root, half - root) * _scale(corner)
+    near = jnp.where(size(half + root - d) < size(half - root - d), half + root, half - root) * _scale(corner)
     return jnp.stack([top[0] - near, top[2]], axis=-1)
 
 
@@ -237,9 +238,5 @@ def _order_one(corner: list[Array]) -> list[Array]:
 
 
 def _scale(corner: list[Array]) -> Array:
-    size = sum(_size(x) for x in corner)
-    return jnp.where(size > 0, size, 1)
-
-
-def _size(x: Array) -> Array:
-    return jnp.abs(x.real) + jnp.abs(x.imag) if jnp.iscomplexobj(x) else jnp.abs(x)
+    total = sum(size(x) for x in corner)
+    return jnp.where(total > 0, total, 1)

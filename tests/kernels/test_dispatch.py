@@ -65,9 +65,9 @@ def test_choice_by_order_batch_and_what_is_asked_for(platform, n, batch, left, t
     ("platform", "dtype", "name"),
     [
         ("tpu", "float32", "pallas"),
-        ("tpu", "complex64", "xla"),
+        ("tpu", "complex64", "wavefront"),
         ("cuda", "float64", "wavefront"),
-        ("cuda", "complex128", "xla"),
+        ("cuda", "complex128", "wavefront"),
     ],
 )
 def test_choice_by_the_type_of_the_numbers(platform, dtype, name):
@@ -129,6 +129,12 @@ def test_an_implementation_may_be_for_some_types(monkeypatch):
         assert dispatch.choose("hessenberg", "cuda", case=dispatch.Case(4, 1, dtype=dtype)).name == name
     rows = [(row.implementation, row.when) for row in jk.describe(("cuda",)) if row.operation == "hessenberg"]
     assert rows == [("only", "float32"), ("xla", "")]
+    # Types that the platform does not have are not named as if it had.
+    both = dispatch.When(("tpu",), types=("float32", "float64"))
+    some = dispatch.Implementation("some", ".none", ("tpu",), "", "", both)
+    monkeypatch.setitem(dispatch.TABLE, "hessenberg", (some, *dispatch.TABLE["hessenberg"]))
+    rows = [(row.implementation, row.when) for row in jk.describe(("tpu",)) if row.operation == "hessenberg"]
+    assert rows[1:] == [("some", "float32"), ("xla", "")]
 
 
 def test_cusolver_is_called_on_the_device_and_has_no_left_vectors(monkeypatch):
@@ -208,13 +214,12 @@ def test_describe_covers_every_operation_and_platform(monkeypatch):
     assert tried == [
         ("cusolver", "n < 512, at most 16 matrices, right vectors only, outside jit"),
         ("divide", "n >= 512"),
-        ("wavefront", "n >= 32, n < 512, float32 or float64"),
+        ("wavefront", "n >= 32, n < 512"),
         ("xla", ""),
     ]
     tried = [(row.implementation, row.when) for row in rows if (row.operation, row.platform) == ("schur", "tpu")]
     assert tried[1:3] == [("divide", "n >= 512"), ("pallas", "n < 257, float32")]
-    # Types that the platform does not have are not named as if it had.
-    assert tried[3:] == [("wavefront", "n >= 32, n < 512, float32"), ("xla", "")]
+    assert tried[3:] == [("wavefront", "n >= 32, n < 512"), ("xla", "")]
     assert by["schur", "cpu"].implementation == "lapack"
     assert "inside your own jit" in by["eig", "cpu"].note
     assert "3 BLAS threads (from the environment)" in by["eig", "cpu"].note

@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 E, P = "v5e:2x2", "v5p:2x2x1"
 CASES = [
     *((chip, name, 64, 8) for chip in (E, P) for name in FUNCTIONS),
-    *((E, name, 64, 8) for name in ("schur-xla", "schur-wavefront", "schur-divide")),
+    *((E, name, 64, 8) for name in ("schur-xla", "schur-wavefront", "schur-complex", "schur-divide")),
     *((E, "schur", n, batch) for n, batch in ((64, 1024), (256, 64))),
     *((E, name, 256, 8) for name in (*FUNCTIONS, "schur-xla", "schur-wavefront", "schur-divide")),
     *((P, name, 256, 8) for name in ("schur", "schur-divide")),
@@ -66,5 +66,7 @@ def test_compiles(topology, name, n, batch):
         assert not found["complex_products"]
     if name == "schur":
         assert found["implementation"] == ("pallas" if n <= 256 else "divide")
+    if name == "schur-complex":
+        assert found["implementation"] == "wavefront"
     if found["implementation"] == "pallas":
         assert found["kernels"] == 1

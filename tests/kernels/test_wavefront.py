@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxdyn_kernels import Status
-from jaxdyn_kernels.schur import api, lapack, pallas_tpu, wavefront
+from jaxdyn_kernels.schur import api, bulges, lapack, pallas_tpu, wavefront, xla
 from jaxdyn_kernels.schur.standard import standardize
 
 from tests.assertions import assert_same_eigenvalues, assert_schur, lapack_eig
@@ -25,7 +25,7 @@ SIZE = 40
 """Above twice the window, so that a round leaves a block behind; not a multiple of a tile."""
 
 NAMES = tuple(CLASSES)
-CASES = [("wavefront", np.float64), ("pallas", np.float32)]
+CASES = [("wavefront", np.float64), ("wavefront", np.complex64), ("wavefront", np.complex128), ("pallas", np.float32)]
 QUICKLY = {"xla_backend_optimization_level": 0}
 """For programs that take longer to compile than to run."""
 
@@ -74,7 +74,7 @@ class TestClasses:
     def test_eigenvalues_agree_with_lapack(self, implementation, dtype, name):
         A, form = decomposed(implementation, dtype)
         k = NAMES.index(name)
-        reference, _, _, condition = lapack_eig(A[k].astype(np.float64))
+        reference, _, _, condition = lapack_eig(A[k].astype(np.result_type(dtype, np.float64)))
         limit = np.minimum(condition, 1 / np.finfo(dtype).eps)
         assert_same_eigenvalues(jk.eigenvalues_from_schur(form.T[k]), reference, A[k], limit)
 
@@ -82,6 +82,16 @@ class TestClasses:
         _, form = decomposed(implementation, dtype)
         assert form.status.tolist() == [Status.OK] * len(NAMES) + [Status.NONFINITE_INPUT]
         assert np.all(np.isnan(form.T[-1]))
+
+    def test_matrices_do_not_know_of_each_other(self, implementation, dtype):
+        """The same bits in another order, and beside a matrix that is finite."""
+        A, form = decomposed(implementation, dtype)
+        other = A[::-1].copy()
+        other[0] = matrix("ginibre", SIZE, dtype, seed=1)
+        again = decompose(implementation, other)
+        assert again.status[0] == Status.OK
+        for one, two in ((form.T, again.T), (form.Q, again.Q), (form.residual, again.residual)):
+            assert np.array_equal(one[:-1], two[:0:-1])
 
 
 @settings(max_examples=4, deadline=None, derandomize=True)
@@ -95,7 +105,10 @@ def test_any_structure(implementation, dtype, seed, share, entries):
     """Sparse matrices of few values, a batch at once: ties, zeros, repeated eigenvalues, reducible ones."""
     rng = np.random.default_rng(seed)
     shape = (len(NAMES) + 1, SIZE, SIZE)
-    A = np.where(rng.random(shape) < share, rng.choice(entries, shape), 0).astype(dtype)
+    A = np.where(rng.random(shape) < share, rng.choice(entries, shape), 0)
+    if np.issubdtype(dtype, np.complexfloating):
+        A = A * rng.choice([1, 1j, -1j, 1 + 1j], shape)
+    A = A.astype(dtype)
     form = decompose(implementation, A)
     assert np.all(form.status == Status.OK)
     assert not np.any(form.robust)
@@ -103,31 +116,33 @@ def test_any_structure(implementation, dtype, seed, share, entries):
         assert_schur(A[k], form.T[k], form.Q[k])
 
 
-@pytest.mark.parametrize("n", [0, 2])
-def test_orders_without_a_bulge(monkeypatch, n):
+@pytest.mark.parametrize(("n", "dtype"), [(0, np.float32), (2, np.float32), (0, np.complex128), (1, np.complex64)])
+def test_orders_without_a_bulge(monkeypatch, n, dtype):
     monkeypatch.setattr(wavefront, "xla", QUICK)
-    A = np.stack([matrix("ginibre", n, np.float32, seed) for seed in range(4)])
+    A = np.stack([matrix("ginibre", n, dtype, seed) for seed in range(4)])
     form = api.certified_schur(jnp.asarray(A), implementation="wavefront")
     assert not np.any(form.robust)
     for k in range(4):
         assert_schur(A[k], form.T[k], form.Q[k])
 
 
-def test_the_smallest_order_with_a_bulge():
-    A = np.stack([matrix(name, 3, np.float32) for name in ("ginibre", "permutation", "companion")])
-    A[:, 2, 0] = 0  # Hessenberg
+@pytest.mark.parametrize(("n", "dtype"), [(3, np.float32), (2, np.complex64), (3, np.complex128)])
+def test_the_smallest_orders_with_a_bulge(n, dtype):
+    A = np.stack([matrix(name, n, dtype) for name in ("ginibre", "permutation", "companion", "zero", "jordan")])
+    A[:, 2:, 0] = 0  # Hessenberg
     iterated = jax.jit(wavefront._iterated, compiler_options=QUICKLY)
-    H, Q, done = iterated(A, np.broadcast_to(np.eye(3, dtype=np.float32), A.shape))
-    T, Q = standardize(jnp.triu(H, -1), Q)
+    H, Q, done = iterated(A, np.broadcast_to(np.eye(n, dtype=dtype), A.shape))
+    T, Q = (jnp.triu(H), Q) if np.iscomplexobj(A) else standardize(jnp.triu(H, -1), Q)
     assert np.all(done)
-    for k in range(3):
+    for k in range(len(A)):
         assert_schur(A[k], T[k], Q[k])
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.complex64])
 @pytest.mark.parametrize("vectors", [True, False])
-def test_what_is_not_done_and_what_is_wrong_goes_to_the_robust_method_alone(monkeypatch, vectors):
+def test_what_is_not_done_and_what_is_wrong_goes_to_the_robust_method_alone(monkeypatch, vectors, dtype):
     """Said to be unfinished, wrong, not a number, and a matrix that is a triangle already; so is the first."""
-    A = np.stack([matrix("ginibre", 9, np.float32, seed) for seed in range(4)])
+    A = np.stack([matrix("ginibre", 9, dtype, seed) for seed in range(4)])
     A[[0, 3]] = np.triu(A[[0, 3]])
 
     def iteration(H, Q):
@@ -147,22 +162,62 @@ def test_what_is_not_done_and_what_is_wrong_goes_to_the_robust_method_alone(monk
             assert_schur(A[k], form.T[k], form.Q[k])
 
 
-def test_steps_are_counted():
-    """A fifth of n^2 where one bulge at a time takes .7 n^2; none for a triangle."""
-    n = 72
-    count = jax.jit(wavefront.depth, compiler_options=QUICKLY)
-    A = matrix("ginibre", n, np.float32)[None]
-    rounds, steps, inside = (int(x) for x in count(A))
+def test_an_iteration_that_is_broken_off_ends_in_the_robust_method(monkeypatch):
+    """The iteration and the robust method themselves, complex: of two matrices one is a triangle, which needs none."""
+    monkeypatch.setattr(bulges, "ROUNDS", -2)  # none at n = 9
+    A = np.stack([matrix(name, 9, np.complex64) for name in ("ginibre", "triangular")])
+    T, Q, robust = jax.jit(wavefront.schur, compiler_options=QUICKLY)(A)
+    assert robust.tolist() == [True, False]
+    for k in range(2):
+        assert_schur(A[k], T[k], Q[k])
+
+
+counted = jax.jit(wavefront.depth, compiler_options=QUICKLY)
+
+
+@pytest.mark.parametrize(("dtype", "share"), [(np.float32, 0.2), (np.complex64, 0.3)])
+def test_steps_are_counted(dtype, share):
+    """A fifth of n^2 where one bulge at a time takes .7 n^2, complex .3 of 1.4 n^2; none for a triangle."""
+    n = 64
+    A = matrix("ginibre", n, dtype)[None]
+    rounds, steps, inside = (int(x) for x in counted(A))
     assert 4 <= rounds <= 15
-    assert rounds * 6 <= steps <= n**2 / 5
+    assert rounds * 6 <= steps <= share * n**2
     assert 0 < inside < steps
-    assert count(np.triu(A)) == (0, 0, 0)
+    assert counted(np.triu(A)) == (0, 0, 0)
+
+
+def test_complex_matrices_take_a_third_of_the_steps_of_one_bulge_at_a_time():
+    A = matrix("ginibre", 64, np.complex64)[None]
+    _, steps, inside = counted(A)
+    assert 3 * (steps + inside) <= jax.jit(xla.depth, compiler_options=QUICKLY)(A).steps
+
+
+def test_a_complex_form_under_vmap_has_derivatives(monkeypatch):
+    """Of eigenvalues along dA: y^H dA x / y^H x, with numpy's vectors."""
+    monkeypatch.setattr(wavefront, "xla", QUICK)
+    A = np.stack([matrix("ginibre", 5, np.complex128, seed) for seed in range(3)])
+    along = np.stack([matrix("ginibre", 5, np.complex128, seed) for seed in range(3, 6)])
+
+    def values(A):
+        T = api.certified_schur(A, implementation="wavefront").T
+        return jnp.diagonal(T, axis1=-2, axis2=-1)
+
+    slopes = jax.jit(jax.vmap(lambda A, along: jax.jvp(values, (A,), (along,))), compiler_options=QUICKLY)
+    found, moved = slopes(A, along)
+    for k in range(3):
+        reference, left, right, _ = lapack_eig(A[k])
+        exact = np.sum(left.conj() * (along[k] @ right), axis=0) / np.sum(left.conj() * right, axis=0)
+        order = np.argmin(np.abs(found[k][:, None] - reference), axis=1)
+        assert sorted(order) == list(range(5))
+        assert np.abs(found[k] - reference[order]).max() < 1e-13
+        assert np.abs(moved[k] - exact[order]).max() < 1e-12
 
 
 @pytest.mark.parametrize(
     ("implementation", "A", "match"),
     [
-        ("wavefront", np.ones((3, 3), np.complex64), "'wavefront' takes real matrices, A has dtype complex64"),
+        ("pallas", np.ones((3, 3), np.complex64), "takes float32 matrices of order at most 256, A has dtype complex64"),
         ("pallas", np.ones((3, 3), np.float64), "'pallas' takes float32 matrices of order at most 256, A has dtype"),
         ("pallas", np.ones((257, 257), np.float32), "use implementation='xla' or 'divide', or None"),
     ],
@@ -208,8 +263,10 @@ class TestProgram:
     def test_an_order_that_needs_no_padding_nor_grouping(self):
         assert self.lowered(lambda A: jk.schur(A, implementation="pallas"), "tpu", 256).count("@tpu_custom_call") == 1
 
+    @pytest.mark.parametrize("dtype", [jnp.float32, jnp.complex64])
     @pytest.mark.parametrize("platform", ["cuda", "tpu"])
-    def test_the_wavefront_lowers_everywhere(self, platform):
-        text = self.lowered(lambda A: jk.schur(A, implementation="wavefront"), platform)
-        for word in ("callback", "lapack", "custom_call @tpu", "x40xf64"):
+    def test_the_wavefront_lowers_everywhere(self, platform, dtype):
+        text = self.lowered(lambda A: jk.schur(A, implementation="wavefront"), platform, dtype=dtype)
+        assert ("x40xcomplex<f32>" in text) == (dtype == jnp.complex64)
+        for word in ("callback", "lapack", "custom_call @tpu", "x40xf64", "x40xcomplex<f64>"):
             assert word not in text

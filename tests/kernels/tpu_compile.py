@@ -1,7 +1,8 @@
 """Compile one operation for a TPU that is not there, and print what came of it as JSON: run in a process of its own.
 
 `python -m tests.kernels.tpu_compile v5e:2x2 schur 64 8` takes the topology, a name of OPERATIONS, n and the batch (0:
-one matrix). A name without an implementation takes what the dispatch chooses on a TPU. Needs the extra `tpu`.
+one matrix). A name without an implementation takes what the dispatch chooses on a TPU, one of COMPLEX complex matrices.
+Needs the extra `tpu`.
 """
 
 import json
@@ -25,6 +26,7 @@ GRID = (64, 64)
 
 OPERATIONS = {
     "schur": jk.schur,
+    "schur-complex": jk.schur,
     "schur-xla": lambda A: jk.schur(A, implementation="xla"),
     "schur-pallas": lambda A: jk.schur(A, implementation="pallas"),
     "schur-wavefront": lambda A: jk.schur(A, implementation="wavefront"),
@@ -39,6 +41,9 @@ OPERATIONS = {
     "resolvent_norm": lambda A: jk.resolvent_norm(A, jnp.ones(GRID, jnp.complex64)),
 }
 
+COMPLEX = ("schur-complex",)
+"""Operations that get complex64."""
+
 
 def compiled(topology: str, name: str, n: int, batch: int) -> dict[str, Any]:
     """Seconds to compile (also of the processor, which other work does not stretch), bytes of temporaries, and whether
@@ -47,9 +52,10 @@ def compiled(topology: str, name: str, n: int, batch: int) -> dict[str, Any]:
     devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
     everywhere = NamedSharding(Mesh(np.array(devices[:1]), ("one",)), PartitionSpec())
     shape = (batch, n, n) if batch else (n, n)
+    A = jax.ShapeDtypeStruct(shape, jnp.complex64 if name in COMPLEX else jnp.float32, sharding=everywhere)
     # The dispatch asks for the platform of the default device.
     with jax.default_device(devices[0]):
-        traced = jax.jit(OPERATIONS[name]).trace(jax.ShapeDtypeStruct(shape, jnp.float32, sharding=everywhere))
+        traced = jax.jit(OPERATIONS[name]).trace(A)
         lowered = traced.lower()
     # XLA replaces complex numbers by pairs of real ones, so the program before it is looked at for those.
     given = lowered.as_text()
