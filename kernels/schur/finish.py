@@ -1,5 +1,6 @@
 """The end of a division: shifted QR of the small blocks, all at once, and of what would not split, zeros around it.
 
+Small blocks take the platform's fastest way to many small forms; what that does not certify counts as not finite.
 Blocks are given by `last`, the last row of the block of every row. Neighbouring small ones share a window of `BASE`
 rows.
 """
@@ -13,7 +14,7 @@ from jaxtyping import Array, Bool, Inexact, Int
 
 from ..product import matmul
 from ..scaling import adjoint
-from . import xla
+from . import pallas_tpu, wavefront, xla
 
 BASE = 64
 """Blocks of at most this order are finished by shifted QR, all at once."""
@@ -53,11 +54,25 @@ def finish_small(
         return lax.fori_loop(0, len(row), one, flat)[: batch * n, : X.shape[-1]].reshape(X.shape)
 
     padded = jnp.pad(T.reshape(batch * n, n), room)
-    form, U = xla.schur(lax.map(cut, (jnp.arange(len(row)), row, column)))
+    form, U, good = small_forms(lax.map(cut, (jnp.arange(len(row)), row, column)))
+    form = jnp.where(good[:, None, None], form, jnp.nan)
     done = jnp.all(jnp.isfinite(form).reshape(batch, -1), axis=1)
     # Columns of T and Q in one, then the rows of T.
     both = adjoint(turned(adjoint(jnp.concatenate([T, Q], axis=1))))
     return turned(both[:, :n], form), both[:, n:], done
+
+
+def small_forms(blocks: Inexact[Array, "w b b"]):
+    """T, Q and whether they are sound, of many small matrices of order one: by bulges in step, but on a CPU."""
+
+    def one_bulge(blocks):
+        T, Q = xla.schur(blocks)
+        return T, Q, jnp.all(jnp.isfinite(T), axis=(1, 2))
+
+    ways = {"cpu": one_bulge, "default": wavefront.attempted}
+    if blocks.dtype == jnp.float32:
+        ways["tpu"] = partial(wavefront.attempted, iteration=pallas_tpu.in_kernel)
+    return lax.platform_dependent(blocks, **ways)
 
 
 def finish_large(T: Inexact[Array, "B n n"], Q: Inexact[Array, "B n n"], left: Bool[Array, "B n"]):

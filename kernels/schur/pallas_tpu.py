@@ -43,15 +43,13 @@ def schur(A: Float[Array, "*batch n n"], *, vectors: bool = True):
 
 
 def _iterated(H: Float[Array, "B n n"], Q: Float[Array, "B n n"] | None):
+    on_tpu, elsewhere = (partial(in_kernel, interpret=interpret) for interpret in (False, True))
+    return jax.lax.platform_dependent(H, Q, tpu=on_tpu, default=elsewhere)
+
+
+def in_kernel(H: Float[Array, "B n n"], Q: Float[Array, "B n n"] | None, interpret: bool = False):
+    """One iteration of wavefront.py, in the kernel: H, Q and whether each matrix is done."""
     given = (H,) if Q is None else (H, Q)
-    *found, active = jax.lax.platform_dependent(
-        *given, tpu=partial(_in_kernel, interpret=False), default=partial(_in_kernel, interpret=True)
-    )
-    return found[0], None if Q is None else found[1], active == 0
-
-
-def _in_kernel(*given: Float[Array, "B n n"], interpret: bool):
-    """H, Q where it is given, and what is left of each matrix, from the kernel."""
     batch, n, _ = given[0].shape
     rows, columns = -(-n // 8) * 8, -(-n // 128) * 128
     groups = -(-batch // max(1, GROUP // (rows * columns)))
@@ -71,7 +69,8 @@ def _in_kernel(*given: Float[Array, "B n n"], interpret: bool):
         interpret=interpret,
         name=NAME,
     )(*(jnp.pad(X, pad) for X in given))
-    return *(X[:batch, :n, :n] for X in found), active[:batch, 0, 0]
+    H, *vectors = (X[:batch, :n, :n] for X in found)
+    return H, vectors[0] if vectors else None, active[:batch, 0, 0] == 0
 
 
 class _Memory:

@@ -46,29 +46,34 @@ def certified(A: Inexact[Array, "*batch n n"], vectors: bool, iteration: Iterati
 
 
 def _flat(A: Inexact[Array, "B n n"], vectors: bool, iteration: Iteration):
+    T, Q, good = attempted(A, vectors=vectors, iteration=iteration)
+
+    def robust():
+        pick = ~good[:, None, None]
+        # The others are zero matrices, which are done at once.
+        form, basis = xla.schur(jnp.where(pick, A, 0), vectors=vectors)
+        return jnp.where(pick, form, T), jnp.where(pick, basis, Q)
+
+    T, Q = lax.cond(jnp.all(good), lambda: (T, Q), robust)
+    return T, Q, ~good
+
+
+def attempted(A: Inexact[Array, "B n n"], *, vectors: bool = True, iteration: Iteration | None = None):
+    """T and Q of matrices of order one by this iteration alone, and which of them are done and certified."""
     batch, n = A.shape[:2]
     if n == 0 or batch == 0:
-        return A, A if vectors else A[:, :0], jnp.zeros(batch, bool)
+        return A, A if vectors else A[:, :0], jnp.ones(batch, bool)
     H, Q = hessenberg(A, vectors=vectors)
     turned, done = None, jnp.ones(batch, bool)
     if n >= _kind(A).rows:
-        H, turned, done = iteration(H, Q if vectors else None)
+        H, turned, done = (iteration or _iterated)(H, Q if vectors else None)
     Q = Q if turned is None else turned
     T, Q = (jnp.triu(H), Q) if jnp.iscomplexobj(A) else standardize(jnp.triu(H, -1), Q)
     if vectors:
         good = (schur_residual(A, Q, T) <= ACCEPTED) & (orthogonality(Q) <= 4 * ACCEPTED)
     else:
         good = invariant_residual(A, T) <= ACCEPTED
-    failed = ~(done & good)
-
-    def robust():
-        pick = failed[:, None, None]
-        # The others are zero matrices, which are done at once.
-        form, basis = xla.schur(jnp.where(pick, A, 0), vectors=vectors)
-        return jnp.where(pick, form, T), jnp.where(pick, basis, Q)
-
-    T, Q = lax.cond(jnp.any(failed), robust, lambda: (T, Q))
-    return T, Q, failed
+    return T, Q, done & good
 
 
 def _iterated(H: Inexact[Array, "B n n"], Q: Inexact[Array, "B n n"] | None):

@@ -19,7 +19,7 @@ def _jitted(function, names):
 def quick_to_compile() -> Iterator[None]:
     """Eager calls run programs without XLA's optimisation, for the file that asks for it; LAPACK's stay as they are.
 
-    test_schur.py, test_eig.py, test_refine.py and test_reorder.py run theirs as users have them.
+    test_schur.py (under jit), test_reorder.py and test_float32.py run theirs as users have them.
     """
     with pytest.MonkeyPatch.context() as patch:
         for name in ("dispatch", "refine.api", "reorder.api"):

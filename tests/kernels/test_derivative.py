@@ -6,10 +6,10 @@ import jaxdyn_kernels as jk
 import numpy as np
 import pytest
 
+from tests.kernels.conftest import QUICK
 from tests.matrices import matrix
 
 N = 7
-QUICK = {"xla_backend_optimization_level": 0}
 
 
 def drawn(dtype, rng, n=N):

@@ -11,7 +11,7 @@ import scipy.linalg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jaxdyn_kernels import Status
-from jaxdyn_kernels.schur import api, divide, finish, lapack
+from jaxdyn_kernels.schur import api, divide, finish, lapack, wavefront
 from jaxdyn_kernels.schur.sign import sign
 from jaxdyn_kernels.schur.split import split
 
@@ -124,6 +124,39 @@ def test_a_wrong_split_shows_and_goes_to_the_robust_method(monkeypatch):
     assert form.residual[0] > 1e3
     with pytest.raises(AssertionError, match="residual"):
         assert_schur(A[0], form.T[0], form.Q[0])
+
+
+class TestSmallBlocks:
+    """Elsewhere than on a CPU they take the wavefront, on a TPU its kernel."""
+
+    def test_by_the_wavefront(self, monkeypatch):
+        A = np.stack([matrix(name, 72, np.float32) for name in ("ginibre", "orthogonal")])
+        monkeypatch.setattr(finish, "small_forms", wavefront.attempted)
+        monkeypatch.setattr(divide.xla, "schur", lambda A: lapack.schur(A))  # quick to compile
+        form = quick(lambda A: api.certified_schur(A, implementation="divide"))(A)
+        assert form.robust.tolist() == [False, False]
+        for k in range(2):
+            assert_schur(A[k], form.T[k], form.Q[k])
+
+    def test_one_that_is_not_certified_sends_its_matrix_to_the_robust_method(self, monkeypatch):
+        A = np.stack([matrix("ginibre", 72, np.float32), np.eye(72, dtype=np.float32)])
+
+        def unsound(blocks):
+            T, Q = lapack.schur(blocks)
+            return 2 * T, Q, jnp.all(T == blocks, axis=(1, 2))
+
+        monkeypatch.setattr(finish, "small_forms", unsound)
+        monkeypatch.setattr(divide.xla, "schur", lambda A: lapack.schur(A))
+        form = quick(lambda A: api.certified_schur(A, implementation="divide"))(A)
+        assert form.robust[0]
+        assert_schur(A[0], form.T[0], form.Q[0])
+
+    @pytest.mark.parametrize(("platform", "kernels"), [("tpu", 1), ("cuda", 0)])
+    def test_the_kernel_is_in_the_program_of_a_tpu(self, platform, kernels):
+        blocks = jax.ShapeDtypeStruct((3, 64, 64), np.float32)
+        text = jax.jit(finish.small_forms).trace(blocks).lower(lowering_platforms=(platform,)).as_text()
+        assert text.count("tpu_custom_call") == kernels
+        assert "lapack" not in text
 
 
 class TestSign:

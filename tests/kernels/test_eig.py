@@ -13,11 +13,11 @@ from jaxdyn_kernels.eig.back_substitution import triangular_eigenvectors
 from jaxdyn_kernels.triangular import blocks, complex_triangular, unpack
 
 from tests.assertions import assert_eigenpairs, assert_same_eigenvalues, lapack_eig, lapack_schur
+from tests.kernels.conftest import QUICK
 from tests.matrices import CLASSES, SENSITIVE, matrix, with_spectrum
 
 SIZE = 24
-# Compiling takes longer than running here, and less without optimisation; the eager path is compiled as users have it.
-QUICK = {"xla_backend_optimization_level": 0}
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
 TRANSFORMS = {
     "eager": lambda A: jk.eig(A, left=True),
     "jit": jax.jit(lambda A: jk.eig(A, left=True), compiler_options=QUICK),

@@ -12,11 +12,11 @@ from jaxdyn_kernels.refine.arithmetic import DoubleSingle, Pair, Wide, slice_bit
 from jaxdyn_kernels.refine.commutator import solve_commutator
 
 from tests.assertions import assert_schur, assert_triangular
+from tests.kernels.conftest import QUICK
 from tests.matrices import CLASSES, SENSITIVE, matrix
 
 SIZE = 24
-# Compiling takes longer than running here, and less without optimisation; `refined` is compiled as users have it.
-QUICK = {"xla_backend_optimization_level": 0}
+pytestmark = pytest.mark.usefixtures("quick_to_compile")
 quick = jax.jit(jk.refine, static_argnames=("residual", "steps"), compiler_options=QUICK)
 WIDE = {np.float32: np.float64, np.complex64: np.complex128}
 

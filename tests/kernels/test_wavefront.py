@@ -19,6 +19,7 @@ from jaxdyn_kernels.schur import api, bulges, lapack, pallas_tpu, wavefront, xla
 from jaxdyn_kernels.schur.standard import standardize
 
 from tests.assertions import assert_same_eigenvalues, assert_schur, lapack_eig
+from tests.kernels.conftest import QUICK
 from tests.matrices import CLASSES, SENSITIVE, matrix
 
 SIZE = 40
@@ -26,10 +27,9 @@ SIZE = 40
 
 NAMES = tuple(CLASSES)
 CASES = [("wavefront", np.float64), ("wavefront", np.complex64), ("wavefront", np.complex128), ("pallas", np.float32)]
-QUICKLY = {"xla_backend_optimization_level": 0}
-"""For programs that take longer to compile than to run."""
 
-QUICK = types.SimpleNamespace(schur=lapack.schur)
+ROBUST = types.SimpleNamespace(schur=lapack.schur)
+"""In place of the robust method, which takes long to compile."""
 
 
 @functools.cache
@@ -40,7 +40,7 @@ def program(implementation):
 
 def decompose(implementation, A):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(wavefront, "xla", QUICK)
+        patch.setattr(wavefront, "xla", ROBUST)
         patch.setattr(pallas_tpu, "GROUP", 7 * 128 * SIZE)
         return program(implementation)(A)
 
@@ -118,7 +118,7 @@ def test_any_structure(implementation, dtype, seed, share, entries):
 
 @pytest.mark.parametrize(("n", "dtype"), [(0, np.float32), (2, np.float32), (0, np.complex128), (1, np.complex64)])
 def test_orders_without_a_bulge(monkeypatch, n, dtype):
-    monkeypatch.setattr(wavefront, "xla", QUICK)
+    monkeypatch.setattr(wavefront, "xla", ROBUST)
     A = np.stack([matrix("ginibre", n, dtype, seed) for seed in range(4)])
     form = api.certified_schur(jnp.asarray(A), implementation="wavefront")
     assert not np.any(form.robust)
@@ -130,7 +130,7 @@ def test_orders_without_a_bulge(monkeypatch, n, dtype):
 def test_the_smallest_orders_with_a_bulge(n, dtype):
     A = np.stack([matrix(name, n, dtype) for name in ("ginibre", "permutation", "companion", "zero", "jordan")])
     A[:, 2:, 0] = 0  # Hessenberg
-    iterated = jax.jit(wavefront._iterated, compiler_options=QUICKLY)
+    iterated = jax.jit(wavefront._iterated, compiler_options=QUICK)
     H, Q, done = iterated(A, np.broadcast_to(np.eye(n, dtype=dtype), A.shape))
     T, Q = (jnp.triu(H), Q) if np.iscomplexobj(A) else standardize(jnp.triu(H, -1), Q)
     assert np.all(done)
@@ -150,7 +150,7 @@ def test_what_is_not_done_and_what_is_wrong_goes_to_the_robust_method_alone(monk
         return H.at[2].set(jnp.nan), Q, jnp.asarray([False, True, True, True])
 
     monkeypatch.setattr(wavefront, "_iterated", iteration)
-    monkeypatch.setattr(wavefront, "xla", QUICK)
+    monkeypatch.setattr(wavefront, "xla", ROBUST)
     form = api.certified_schur(jnp.asarray(A), vectors=vectors, implementation="wavefront")
     assert form.robust.tolist() == [True, True, True, False]
     assert form.status.tolist() == [Status.OK] * 4
@@ -166,13 +166,13 @@ def test_an_iteration_that_is_broken_off_ends_in_the_robust_method(monkeypatch):
     """The iteration and the robust method themselves, complex: of two matrices one is a triangle, which needs none."""
     monkeypatch.setattr(bulges, "ROUNDS", -2)  # none at n = 9
     A = np.stack([matrix(name, 9, np.complex64) for name in ("ginibre", "triangular")])
-    T, Q, robust = jax.jit(wavefront.schur, compiler_options=QUICKLY)(A)
+    T, Q, robust = jax.jit(wavefront.schur, compiler_options=QUICK)(A)
     assert robust.tolist() == [True, False]
     for k in range(2):
         assert_schur(A[k], T[k], Q[k])
 
 
-counted = jax.jit(wavefront.depth, compiler_options=QUICKLY)
+counted = jax.jit(wavefront.depth, compiler_options=QUICK)
 
 
 @pytest.mark.parametrize(("dtype", "share"), [(np.float32, 0.2), (np.complex64, 0.3)])
@@ -190,12 +190,12 @@ def test_steps_are_counted(dtype, share):
 def test_complex_matrices_take_a_third_of_the_steps_of_one_bulge_at_a_time():
     A = matrix("ginibre", 64, np.complex64)[None]
     _, steps, inside = counted(A)
-    assert 3 * (steps + inside) <= jax.jit(xla.depth, compiler_options=QUICKLY)(A).steps
+    assert 3 * (steps + inside) <= jax.jit(xla.depth, compiler_options=QUICK)(A).steps
 
 
 def test_a_complex_form_under_vmap_has_derivatives(monkeypatch):
     """Of eigenvalues along dA: y^H dA x / y^H x, with numpy's vectors."""
-    monkeypatch.setattr(wavefront, "xla", QUICK)
+    monkeypatch.setattr(wavefront, "xla", ROBUST)
     A = np.stack([matrix("ginibre", 5, np.complex128, seed) for seed in range(3)])
     along = np.stack([matrix("ginibre", 5, np.complex128, seed) for seed in range(3, 6)])
 
@@ -203,7 +203,7 @@ def test_a_complex_form_under_vmap_has_derivatives(monkeypatch):
         T = api.certified_schur(A, implementation="wavefront").T
         return jnp.diagonal(T, axis1=-2, axis2=-1)
 
-    slopes = jax.jit(jax.vmap(lambda A, along: jax.jvp(values, (A,), (along,))), compiler_options=QUICKLY)
+    slopes = jax.jit(jax.vmap(lambda A, along: jax.jvp(values, (A,), (along,))), compiler_options=QUICK)
     found, moved = slopes(A, along)
     for k in range(3):
         reference, left, right, _ = lapack_eig(A[k])
