@@ -38,6 +38,7 @@ OPERATIONS = {
     "refine": lambda A: jk.refine(A, A, A),
     "refine-pairs": lambda A: jk.refine(A, A, A, residual="double-single"),
     "reorder": lambda A: jk.reorder(A, A, order=jnp.diagonal(A, axis1=-2, axis2=-1)),
+    "singular_values": jk.singular_values,
     "resolvent_norm": lambda A: jk.resolvent_norm(A, jnp.ones(GRID, jnp.complex64)),
 }
 
