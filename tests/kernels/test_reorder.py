@@ -16,7 +16,9 @@ SIZE = 20
 NAMES = tuple(CLASSES)
 # Classes whose eigenvalues differ by more than rounding. Of the others neighbours may be equal to it, and then are
 # rightly left unswapped; which ones depends on the machine's sums.
-APART = ("ginibre", "companion", "symmetric", "graded", "triangular")
+APART = ("ginibre", "companion", "symmetric", "triangular")
+# In double precision only: in float32 what is smallest in them is rounding of what is largest.
+APART_IN_DOUBLE = ("graded", "stacked_scales")
 
 
 @functools.cache
@@ -44,7 +46,7 @@ def test_sorted_by_modulus(dtype):
         condition = np.minimum(condition, 1 / np.finfo(dtype).eps)
         assert_same_eigenvalues(moved[k], values[k], A[k], condition)
         # Each eigenvalue is the one that its row came from, where they can be told apart.
-        if name in APART or (name == "stacked_scales" and dtype != np.float32):
+        if name in APART or (name in APART_IN_DOUBLE and dtype != np.float32):
             assert done.converged[k], name
             scale = SIZE * np.finfo(dtype).eps * np.linalg.norm(A[k]) * 20
             there = values[k][np.asarray(done.source[k])]
