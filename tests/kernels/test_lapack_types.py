@@ -179,8 +179,9 @@ def test_geev(way, dtype, name):
     k = NAMES.index(name)
     A, both, right, values = eigenpairs(way, dtype)
     assert both.status[k] == right.status[k] == Status.OK
-    assert_eigenpairs(A[k], both.eigenvalues[k], both.right[k], both.left[k], both.condition[k])
-    for V in (np.asarray(both.right[k]), np.asarray(both.left[k])):
+    left, condition = np.asarray(both.left)[k], np.asarray(both.condition)[k]
+    assert_eigenpairs(A[k], both.eigenvalues[k], both.right[k], left, condition)
+    for V in (np.asarray(both.right[k]), left):
         largest = V[np.argmax(np.abs(V), axis=0), np.arange(N)]
         assert np.all(np.abs(largest.imag) <= 2 * np.finfo(dtype).eps)
     same_eigenvalues(both.eigenvalues[k], values[k], A[k], nilpotent="framed" in name)
