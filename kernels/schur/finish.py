@@ -117,5 +117,5 @@ def ends(begins: Bool[Array, "B n"]) -> tuple[Int[Array, "B n"], Int[Array, "B n
     n = begins.shape[1]
     at = jnp.arange(n, dtype=jnp.int32)
     first = lax.cummax(jnp.where(begins, at, 0), axis=1)
-    ends = jnp.pad(begins[:, 1:], ((0, 0), (0, 1)), constant_values=True)
-    return first, lax.cummin(jnp.where(ends, at, n), axis=1, reverse=True)
+    closes = jnp.pad(begins[:, 1:], ((0, 0), (0, 1)), constant_values=True)
+    return first, lax.cummin(jnp.where(closes, at, n), axis=1, reverse=True)
