@@ -1,12 +1,16 @@
 """The store: what it holds, what it refuses, and that a killed run completes to the same bytes."""
 
+import fcntl
 import json
 import multiprocessing
 import random
 import re
 import resource
 import signal
+import struct
 import subprocess
+import sys
+import threading
 import time
 from pathlib import Path
 
@@ -19,6 +23,8 @@ from jaxdyn import provenance, store
 from jaxdyn.errors import InputError
 from jaxdyn.store import Coordinate, Schema, Store, StoreError, Variable, arrays, files
 from jaxdyn.store import schema as schemas
+
+F_OFD_SETLK = getattr(fcntl, "F_OFD_SETLK", 37)
 
 SAMPLES, UNIT, LAYERS, WIDTH = 13, 4, 3, 6
 SETTINGS = {"model_hash": "ab" * 32, "layers": [0, 1, 2], "seed": 0, "bits": {"x64": False}}
@@ -533,9 +539,51 @@ def test_data_are_durable_before_the_marker_exists(tmp_path):
     ((index, chunks),) = seen
     assert index == slice(8, 12)
     assert {path.parent.relative_to(results.path).as_posix() for path in chunks} == set(PER_UNIT)
-    assert not [path for path in chunks if path.name.endswith(arrays.LOCK)]
+    assert not [path for path in chunks if path.name.endswith(arrays.UNFINISHED)]
     assert real.spec(retain_context=True).to_json()["kvstore"]["file_io_sync"] is True
     assert set(results.path.rglob("c.*")) - before - chunks == {results.path / "done" / "c.2"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="locks a file as Linux does; run it there")
+def test_who_hangs_in_a_write_keeps_nobody_waiting(tmp_path):
+    """The other holds the lock that TensorStore takes by default, as a process stopped in its write would."""
+    schema = make_schema()
+    results = store.create(tmp_path / "results.zarr", schema, SETTINGS)
+    files = [results.path / key / f"c.0{'.0' * extra}{arrays.UNFINISHED}" for key in PER_UNIT for extra in range(4)]
+    ready, told = multiprocessing.Pipe(duplex=False)
+    other = multiprocessing.get_context("spawn").Process(target=hold, args=(files, told), daemon=True)
+    other.start()
+    assert ready.recv() == len(files)
+    writing = threading.Thread(target=results.write_unit, args=(0, unit_data(schema, 0)), daemon=True)
+    writing.start()
+    writing.join(20)
+    assert other.is_alive(), "who hangs still holds the locks"
+    other.kill()
+    assert not writing.is_alive(), "the unit was written"
+    assert results.done_units() == [0]
+
+
+def hold(files, told):
+    """Lock files for good."""
+    held = [file.open("wb") for file in files]
+    for file in held:
+        fcntl.fcntl(file, F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, 0, 0, 0, 0))
+    told.send(len(held))
+    time.sleep(60)
+
+
+def test_what_a_killed_process_left_goes_when_the_store_is_finished(tmp_path):
+    schema = make_schema()
+    results = store.create(tmp_path / "results.zarr", schema, SETTINGS)
+    left = [results.path / key / f"c.0_1a2b{arrays.UNFINISHED}" for key in ("done", *PER_UNIT)]
+    for unit in range(results.unit_count):
+        results.write_unit(unit, unit_data(schema, unit))
+    for file in left:
+        file.write_bytes(b"half")
+    results.finish({}, complete=False)
+    assert all(file.exists() for file in left), "others may still be writing"
+    results.finish(final_groups(results))
+    assert not list(results.path.rglob(f"*{arrays.UNFINISHED}"))
 
 
 def test_provenance_names_versions_device_and_flags():

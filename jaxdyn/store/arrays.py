@@ -20,10 +20,19 @@ from .schema import chunk_shape, fill_of
 COMPRESSED_FROM = 2**16
 """Bytes of a chunk from which it is compressed (zstd); below, a file takes one block of the disk all the same."""
 
-LOCK = ".__lock"
+UNFINISHED = ".__lock"
 """Ending of the file that TensorStore writes before it renames it; a killed run leaves some."""
 
-_CONTEXT = ts.Context({"file_io_concurrency": {"limit": 8}, "data_copy_concurrency": {"limit": 2}})
+_CONTEXT = ts.Context(
+    {
+        "file_io_concurrency": {"limit": 8},
+        "data_copy_concurrency": {"limit": 2},
+        "file_io_locking": {"mode": "none"},
+    }
+)
+"""Without locks, which a process that hangs would keep for ever from the one that does its work. Nothing is lost: each
+write is of whole chunks, each under a name of its own until it is renamed, and who else writes one has the same bytes.
+"""
 _ALL_CHUNKS = {"store_data_equal_to_fill_value": True}
 """A chunk equal to the fill value is written too: the marker of a written unit is that its chunks are there."""
 
@@ -67,6 +76,13 @@ def create(folder: Path, described: Mapping[str, Any], *, replace: bool = False)
 def open_array(folder: Path) -> ts.Future:
     """Start to open an array for reading and writing."""
     return ts.open(_spec(folder), open=True, context=_CONTEXT)
+
+
+def remove_unfinished(folders: Iterable[Path]) -> None:
+    """Remove what killed processes have left half written in arrays' folders."""
+    for folder in folders:
+        for file in folder.glob(f"*{UNFINISHED}"):
+            file.unlink(missing_ok=True)
 
 
 def results(futures: Iterable[ts.Future]) -> list[Any]:

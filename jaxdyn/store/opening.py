@@ -94,7 +94,7 @@ def open_for_resume(path: str | Path, settings: Mapping, *, alone: bool = True) 
     """Open an existing store to go on with it.
 
     What a killed process has left half written is removed, unless other processes may be writing: not `alone`. It does
-    no harm, and goes when its unit is written again.
+    no harm, and goes when the store is finished.
 
     Raises
     ------
@@ -111,7 +111,7 @@ def open_for_resume(path: str | Path, settings: Mapping, *, alone: bool = True) 
         )
         raise StoreError(msg, page="docs/store.md")
     with reported(path, "open"):
-        for leftover in () if not alone else (*path.rglob("*.partial"), *path.rglob(f"*{arrays.LOCK}")):
+        for leftover in () if not alone else (*path.rglob("*.partial"), *path.rglob(f"*{arrays.UNFINISHED}")):
             leftover.unlink()
     return Store(path)
 

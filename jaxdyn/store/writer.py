@@ -170,6 +170,8 @@ class Store:
                     root_update = update
             files.sync_groups(self.path, [name for name in datasets if name])
             files.consolidate(self.path, {**root_update, **({"complete": True} if complete else {})}, below)
+            if complete:  # who writes now was thought dead, and all that it does is done
+                arrays.remove_unfinished(self.path / key for key in ("done", *self._arrays))
 
     def _region(self, unit, key, at):
         """Return the array called key and the index of a unit's part in it."""

@@ -7,7 +7,7 @@ units of a store are done, one process merges their sums in the order of the uni
 import time
 
 from jaxdyn.pipeline.run import finish
-from jaxdyn.store import done_units, open_for_resume
+from jaxdyn.store import StoreError, done_units, open_for_resume
 
 from . import worker
 from .presets import Alone
@@ -92,7 +92,11 @@ class Claiming(Worker):
                 return False
             if not self._is_complete(run):
                 self.presence.tell(doing=f"{run.model.name} {run.operator} averages")
-                finish(store, work.model, work.settings, work.layers, lambda: None)
+                try:
+                    finish(store, work.model, work.settings, work.layers, lambda: None)
+                except StoreError:  # this process was thought dead, and another has finished the store meanwhile
+                    if not self._is_complete(run):
+                        raise
                 self.log.say(f"{run.folder}: complete")
         finally:
             self.claims.release(piece)
