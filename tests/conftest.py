@@ -12,6 +12,10 @@ import jax
 import numpy as np
 import pytest
 
+from tests.programs import compile_quickly
+
+compile_quickly()
+
 # float64 is on for the oracles; test_float32.py is also run without it, as the library runs on a TPU.
 jax.config.update("jax_enable_x64", os.environ.get("JAXDYN_TEST_X64", "1") == "1")
 

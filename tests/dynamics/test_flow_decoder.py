@@ -17,7 +17,7 @@ from jaxdyn.dynamics.flow import Frame, Observed, follow
 from jaxdyn.dynamics.flow_decoder import Context, DecoderSystem, data_of, read_context
 from jaxdyn.jacobians import jacobian
 from jaxdyn.models import Model
-from tests.jacobians.cases import MODELS, jit_once, relative
+from tests.jacobians.cases import MODELS, relative
 from tests.models.tiny import blocks, random_ids
 
 FAMILIES = ("gpt-neox", "olmo3-yarn", "gemma2", "gemma4-shared-local")
@@ -83,16 +83,16 @@ def case(name: str) -> Case:
     hf, model = MODELS[name]()
     ids = random_ids(model, 2, 6, seed=5)
     given = pad([ids[0], ids[1, :4]])
-    read = jit_once(partial(read_context.__wrapped__, model.architecture))
+    read = jax.jit(partial(read_context.__wrapped__, model.architecture))
     context = read(model.params, jnp.asarray(given.token_ids), jnp.asarray(given.lengths))
     system = DecoderSystem(model.architecture)
 
-    @jit_once
+    @jax.jit
     def through(first, x, data):
         state = lax.fori_loop(first, system.depth, partial(system.step, data), system.begin(data, first, x))
         return system.read(state)
 
-    return Case(hf, model, given, context, through, jit_once(partial(follow.__wrapped__, system)))
+    return Case(hf, model, given, context, through(partial(follow.__wrapped__, system)))
 
 
 @pytest.mark.parametrize("name", FAMILIES)

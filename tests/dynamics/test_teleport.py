@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import cache
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from jaxdyn.dynamics.teleport_dataset import NAMES
 from jaxdyn.dynamics.teleport_plane import principal_plane
 from jaxdyn.dynamics.teleport_settings import CONTROLS, TeleportSettings
 from jaxdyn.errors import InputError
-from tests.jacobians.cases import jit_once, relative
+from tests.jacobians.cases import relative
 from tests.models.tiny import random_ids, tiny_llama
 
 GRID = 3
@@ -44,7 +45,7 @@ def test_what_is_stored_is_what_the_models_states_do():
     assert ds["context"].values.tolist() == chosen.tolist() == [0, 8]
     context = contexts_of(given, chosen)
     system, data = DecoderSystem(model.architecture), data_of(model.params, context)
-    step = jit_once(system.step)
+    step = jax.jit(system.step)
     for number, start in enumerate((0, 1)):
         plane = principal_plane(given.states(start))
         natural = np.asarray(context.states[start])

@@ -10,7 +10,6 @@ from jaxdyn import functional
 from jaxdyn.activations import context_at
 from jaxdyn.models import decoder
 from jaxdyn.models.stream import Stream
-from tests.jacobians.cases import jit_once
 from tests.models.tiny import TINY, random_ids
 
 SIZES = {"hidden_size": 16, "intermediate_size": 24}
@@ -30,7 +29,7 @@ def test_rows_do_what_whole_sequences_do(rng):
     states = states.at[0].set(rows.x[0, 0])  # the first is not moved
     rows = Stream(states[:, None], rows.layer_inputs, rows.keys, rows.values)
     final = functional.run_on(model, contexts, rows, prompt, position, lengths, layer=start)
-    advance = jit_once(partial(decoder.advance, arch))
+    advance = jax.jit(partial(decoder.advance, arch))
     for row in range(4):
         b, t = int(prompt[row]), int(position[row])
         stream = jax.tree.map(lambda leaf, b=b: leaf[b : b + 1], contexts)

@@ -67,9 +67,6 @@ COMBINATIONS = [
     (name, op, derivative) for name in MODELS for op in OPERATORS for derivative in DERIVATIVES.get(name, BOTH)
 ]
 
-# These programs run once, on a few numbers: compiling them costs all the time, and half as much without optimisation.
-jit_once = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
-
 LAYER = 1
 TOKENS = 6
 
@@ -126,7 +123,7 @@ def sequence_jacobians(name: str, derivative: Derivative = "exact") -> tuple[np.
         options = {"derivative": derivative, "layer_input": beside.layer_input}
         return h, decoder.finish_block(c.arch, c.weights, x, h, **options)
 
-    h, y = jit_once(jax.vmap(jax.jacfwd(both)))(c.x, c.beside)
+    h, y = jax.jit(jax.vmap(jax.jacfwd(both)))(c.x, c.beside)
     return np.asarray(h), np.asarray(y)
 
 
@@ -136,7 +133,7 @@ def routes(name: str, operator: Operator, derivative: Derivative) -> dict[str, A
     c = case(name)
     request = Request(operator, derivative)
 
-    @jit_once
+    @jax.jit
     def both(weights, stream):
         source = jnp.asarray(SOURCE) if operator == "cross" else None
         take = partial(

@@ -18,7 +18,6 @@ from tests.jacobians.cases import (
     PROMPT,
     SOURCE,
     case,
-    jit_once,
     relative,
     routes,
     sequence_jacobians,
@@ -52,7 +51,7 @@ def test_isolated_is_the_block_on_a_sequence_of_one(name):
     c = case(name)
     found = routes(name, "isolated", "frozen")["autodiff"]
 
-    @jit_once
+    @jax.jit
     @jax.vmap
     def alone(x):
         def block(z):
@@ -115,7 +114,7 @@ def seen(name):
     c = case(name)
     positions = jnp.arange(c.x.shape[1])
 
-    @jit_once
+    @jax.jit
     @jax.vmap
     def look(x, beside):
         context = make_context(c.arch, c.weights, x, beside)
@@ -134,7 +133,7 @@ def test_central_differences(name):
     step = 1e-5
     moves = step * np.concatenate([np.eye(c.arch.width), -np.eye(c.arch.width)])
 
-    @jit_once
+    @jax.jit
     def slopes(x, s, t, beside):
         def output(move):
             return decoder.block(c.arch, c.weights, x.at[s].add(move), jnp.arange(len(x)), beside=beside)[t]

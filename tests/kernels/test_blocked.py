@@ -8,7 +8,6 @@ import pytest
 from jaxdyn_kernels.blocked import inverse, orthonormal
 from jaxdyn_kernels.product import by_parts, looped
 
-from tests.kernels.conftest import QUICK
 from tests.matrices import matrix
 
 
@@ -17,7 +16,7 @@ from tests.matrices import matrix
 def test_inverse_and_basis(n, panel, dtype):
     A = np.stack([matrix(name, n, dtype) for name in ("ginibre", "permutation", "orthogonal", "zero")])
     A[0, 0, 0] = 0  # the first pivot is another row's
-    found, Q = (np.asarray(jax.jit(partial(f, panel=panel), compiler_options=QUICK)(A)) for f in (inverse, orthonormal))
+    found, Q = (np.asarray(jax.jit(partial(f, panel=panel))(A)) for f in (inverse, orthonormal))
     eps = np.finfo(dtype).eps
     for k in range(3):
         assert_inverse(A[k], found[k], eps)
@@ -37,13 +36,13 @@ def test_product_by_parts(dtype, rng):
     """More than a block every way, none of them full, of several matrices and of one with many."""
     A, B = (matrix("ginibre", 40, dtype, seed) for seed in (0, 1))
     A, B = np.stack([A, 2 * A.T])[:, :21], np.stack([B, B.T])[:, :, :13]
-    by_four = jax.jit(partial(looped, group=1, block=8, tile=4), compiler_options=QUICK)
+    by_four = jax.jit(partial(looped, group=1, block=8, tile=4))
     assert_product(A, B, by_four(A, B))
     assert_product(A, B[:1], by_four(A, B[:1]))
     with pytest.raises(AssertionError):
         assert_product(A, B, by_four(A[:, :, :36], B[:, :36]))  # the last terms left out
     # Small ones in groups, the last of which is not full.
-    two_of_three = jax.jit(partial(looped, group=2 * 21 * 40 * 13), compiler_options=QUICK)
+    two_of_three = jax.jit(partial(looped, group=2 * 21 * 40 * 13))
     three = np.concatenate([A, -A[:1]])
     assert_product(three, B[:1], two_of_three(three, B[:1]))
     # What a product of any platform is, and its derivatives, without the branch for a TPU taken here.
@@ -84,7 +83,7 @@ def test_what_a_tpu_runs_splits_as_well(monkeypatch):
     monkeypatch.setattr(split, "_orthonormal", orthonormal)
     keys = jax.vmap(jax.random.key)(np.arange(2))
     given = D, np.array([24, 17]), np.array([0, 0]), np.full(2, 1e-3, np.float32), np.full(2, 1e-7, np.float32), keys
-    found = jax.jit(split.split, compiler_options=QUICK)(*given)
+    found = jax.jit(split.split)(*given)
     assert np.all(found.accepted)
     for k, size in enumerate((24, 17)):
         Q, rank = np.asarray(found.Q[k], float), int(found.rank[k])

@@ -6,7 +6,6 @@ import jaxdyn_kernels as jk
 import numpy as np
 import pytest
 
-from tests.kernels.conftest import QUICK
 from tests.matrices import matrix
 
 N = 7
@@ -20,12 +19,12 @@ def drawn(dtype, rng, n=N):
 
 def derivative(function, A, D):
     """Along D, in forward mode."""
-    return jax.jit(lambda A, D: jax.jvp(function, (A,), (D,))[1], compiler_options=QUICK)(A, D)
+    return jax.jit(lambda A, D: jax.jvp(function, (A,), (D,))[1])(A, D)
 
 
 def gradient(function, A):
     """The gradient, compiled."""
-    return jax.jit(jax.grad(function), compiler_options=QUICK)(A)
+    return jax.jit(jax.grad(function))(A)
 
 
 def difference(function, A, D, step=1e-6):
@@ -70,9 +69,9 @@ class TestDerivative:
             squares = jnp.sum(jnp.abs(A) ** 2) - jnp.sum(jnp.abs(found.eigenvalues) ** 2)
             return jnp.stack([squares, jnp.sum(jnp.log(found.condition))])
 
-        expected = difference(jax.jit(scalars, compiler_options=QUICK), A, D)
+        expected = difference(jax.jit(scalars), A, D)
         assert derivative(scalars, A, D) == pytest.approx(expected, rel=1e-6)
-        slopes = jax.jit(jax.jacrev(scalars), compiler_options=QUICK)(A)
+        slopes = jax.jit(jax.jacrev(scalars))(A)
         assert np.sum(np.asarray(slopes) * D, axis=(1, 2)).real == pytest.approx(expected, rel=1e-6)
 
 
@@ -120,8 +119,8 @@ def test_under_jit_vmap_and_twice(rng):
     def scalar(A):
         return jnp.sum(jk.eigvals(A) ** 3).real
 
-    slopes = jax.jit(jax.vmap(jax.grad(scalar)), compiler_options=QUICK)(A)
-    hessian = jax.jit(jax.hessian(scalar), compiler_options=QUICK)(A[0])
+    slopes = jax.jit(jax.vmap(jax.grad(scalar)))(A)
+    hessian = jax.jit(jax.hessian(scalar))(A[0])
     for k in range(2):
         assert np.allclose(slopes[k], 3 * (A[k] @ A[k]).T, atol=1e-10)
     D = rng.standard_normal((N, N))

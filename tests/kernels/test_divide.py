@@ -16,11 +16,10 @@ from jaxdyn_kernels.schur.sign import sign
 from jaxdyn_kernels.schur.split import split
 
 from tests.assertions import assert_same_eigenvalues, assert_schur, lapack_eig
-from tests.kernels.conftest import QUICK
 from tests.matrices import CLASSES, SENSITIVE, matrix
+from tests.programs import WELL
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-quick = functools.partial(jax.jit, compiler_options=QUICK)
+schur = jax.jit(functools.partial(jk.schur, implementation="divide"), compiler_options=WELL)
 
 SIZE = 80
 """Above the order that goes to shifted QR, so that there is a level of splits."""
@@ -33,7 +32,7 @@ def decomposed(dtype):
     """All classes, and a matrix with a NaN last, in one batch: one program a type."""
     A = np.stack([*(matrix(name, SIZE, dtype) for name in NAMES), np.full((SIZE, SIZE), 1, dtype)])
     A[-1, 3, 5] = np.nan
-    return A, jk.schur(A, implementation="divide")
+    return A, schur(A)
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.complex64])
@@ -79,7 +78,7 @@ def test_a_matrix_that_is_not_finite_fails_alone():
 def test_scale_near_the_ends_of_the_range(power):
     """The bits are those of the matrix of order one."""
     A, form = decomposed(np.float64)
-    scaled = jk.schur(A * power, implementation="divide")
+    scaled = schur(A * power)
     assert np.all(scaled.status[:-1] == Status.OK)
     assert np.array_equal(np.asarray(scaled.T[:-1]) / power, form.T[:-1])
     assert np.array_equal(scaled.Q[:-1], form.Q[:-1])
@@ -96,7 +95,7 @@ def test_any_structure(seed, share, entries):
     rng = np.random.default_rng(seed)
     shape = (len(NAMES) + 1, SIZE, SIZE)
     A = np.where(rng.random(shape) < share, rng.choice(entries, shape), 0)
-    form = jk.schur(A, implementation="divide")
+    form = schur(A)
     assert np.all(form.status == Status.OK)
     for k in range(len(A)):
         assert_schur(A[k], form.T[k], form.Q[k])
@@ -114,13 +113,13 @@ def test_a_wrong_split_shows_and_goes_to_the_robust_method(monkeypatch):
 
     monkeypatch.setattr(divide, "_divided", wrong)
     monkeypatch.setattr(divide.xla, "schur", lambda A: lapack.schur(A))  # quick to compile
-    form = quick(lambda A: api.certified_schur(A, implementation="divide"))(A)
+    form = jax.jit(lambda A: api.certified_schur(A, implementation="divide"))(A)
     assert form.robust.tolist() == [True, False]
     for k in range(2):
         assert_schur(A[k], form.T[k], form.Q[k])
     # Without the robust method the same answer is no Schur form, and the certificate says so.
     monkeypatch.setattr(divide, "finish_large", lambda T, Q, left: (jnp.triu(T), Q))
-    form = quick(lambda A: api.certified_schur(A, implementation="divide"))(A)
+    form = jax.jit(lambda A: api.certified_schur(A, implementation="divide"))(A)
     assert form.residual[0] > 1e3
     with pytest.raises(AssertionError, match="residual"):
         assert_schur(A[0], form.T[0], form.Q[0])
@@ -133,7 +132,7 @@ class TestSmallBlocks:
         A = np.stack([matrix(name, 72, np.float32) for name in ("ginibre", "orthogonal")])
         monkeypatch.setattr(finish, "small_forms", wavefront.attempted)
         monkeypatch.setattr(divide.xla, "schur", lambda A: lapack.schur(A))  # quick to compile
-        form = quick(lambda A: api.certified_schur(A, implementation="divide"))(A)
+        form = jax.jit(lambda A: api.certified_schur(A, implementation="divide"))(A)
         assert form.robust.tolist() == [False, False]
         for k in range(2):
             assert_schur(A[k], form.T[k], form.Q[k])
@@ -147,7 +146,7 @@ class TestSmallBlocks:
 
         monkeypatch.setattr(finish, "small_forms", unsound)
         monkeypatch.setattr(divide.xla, "schur", lambda A: lapack.schur(A))
-        form = quick(lambda A: api.certified_schur(A, implementation="divide"))(A)
+        form = jax.jit(lambda A: api.certified_schur(A, implementation="divide"))(A)
         assert form.robust[0]
         assert_schur(A[0], form.T[0], form.Q[0])
 
@@ -162,7 +161,7 @@ class TestSmallBlocks:
 class TestSign:
     def test_agrees_with_scipy(self, rng):
         A = rng.standard_normal((3, 9, 9))
-        found, steps = quick(sign)(A, A, np.array([False, False, True]))
+        found, steps = jax.jit(sign)(A, A, np.array([False, False, True]))
         assert 4 <= steps <= 20
         for k in range(2):
             assert np.abs(found[k] - scipy.linalg.signm(A[k])).max() < 1e-11
@@ -172,7 +171,7 @@ class TestSign:
 
     def test_an_eigenvalue_on_the_axis_ends_at_the_limit(self):
         A = np.diag([1.0, -1.0, 0.0])[None]
-        _, steps = quick(sign)(A, A, np.array([False]))
+        _, steps = jax.jit(sign)(A, A, np.array([False]))
         assert steps <= 30
 
 
@@ -185,7 +184,7 @@ class TestSplit:
             D[k, :n, :n] = matrix("ginibre", n, float, k)
         keys = jax.vmap(jax.random.key)(jnp.arange(4))
         limit = np.full(4, 1e-10)
-        found = quick(split)(D, sizes, tries, limit, np.full(4, 1e-16), keys)
+        found = jax.jit(split)(D, sizes, tries, limit, np.full(4, 1e-16), keys)
         assert found.accepted.tolist() == [True, True, False, True]
         for k in (0, 1, 3):
             n, rank = sizes[k], int(found.rank[k])
@@ -204,7 +203,7 @@ class TestSplit:
                 centre = np.trace(D[k]) / n
                 assert np.abs(first - centre).min() > np.abs(second - centre).max()
         # A limit that nothing can meet: refused, and the block as it was.
-        refused = quick(split)(D, sizes, tries, np.zeros(4), np.full(4, 1e-16), keys)
+        refused = jax.jit(split)(D, sizes, tries, np.zeros(4), np.full(4, 1e-16), keys)
         assert not np.any(refused.accepted)
         assert np.array_equal(refused.D, D)
 
@@ -235,7 +234,7 @@ def test_windows_hold_whole_blocks_and_nothing_that_is_left():
 def test_depth_is_counted():
     """A few dozen Newton steps; nothing is left of matrices with gaps, everything of one without."""
     A = jnp.asarray(np.stack([matrix("ginibre", 72, np.float32), matrix("grcar", 72, np.float32)]))
-    count = quick(divide.depth)(A)
+    count = jax.jit(divide.depth)(A)
     assert 1 <= int(count.splits) <= 30
     assert int(count.splits) < int(count.newton) <= 20 * int(count.splits)
     # Every split is of two padded blocks at once.

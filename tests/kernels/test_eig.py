@@ -13,15 +13,13 @@ from jaxdyn_kernels.eig.back_substitution import triangular_eigenvectors
 from jaxdyn_kernels.triangular import blocks, complex_triangular, unpack
 
 from tests.assertions import assert_eigenpairs, assert_same_eigenvalues, lapack_eig, lapack_schur
-from tests.kernels.conftest import QUICK
 from tests.matrices import CLASSES, SENSITIVE, matrix, with_spectrum
 
 SIZE = 24
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
 TRANSFORMS = {
     "eager": lambda A: jk.eig(A, left=True),
-    "jit": jax.jit(lambda A: jk.eig(A, left=True), compiler_options=QUICK),
-    "vmap": jax.jit(jax.vmap(lambda A: jk.eig(A, left=True), in_axes=1), compiler_options=QUICK),
+    "jit": jax.jit(lambda A: jk.eig(A, left=True)),
+    "vmap": jax.jit(jax.vmap(lambda A: jk.eig(A, left=True), in_axes=1)),
 }
 
 

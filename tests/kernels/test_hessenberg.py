@@ -11,8 +11,6 @@ from jaxdyn_kernels.reflectors import reflector
 
 from tests.matrices import CLASSES, matrix
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 SIZE = 24
 ALL = [np.float32, np.float64, np.complex64, np.complex128]
 

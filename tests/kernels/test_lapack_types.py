@@ -23,8 +23,6 @@ from tests.assertions import (
     lapack_eig,
 )
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-
 N = 10
 WAYS = [
     *(("lapack", dtype) for dtype in (np.float32, np.complex128)),

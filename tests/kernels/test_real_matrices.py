@@ -7,9 +7,6 @@ import pytest
 from jaxdyn_kernels import Status
 
 from tests.assertions import assert_eigenpairs, assert_same_eigenvalues, assert_schur, lapack_eig
-from tests.kernels.conftest import QUICK
-
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +47,7 @@ def test_schur_forms_of_a_lens(lens, implementation):
 @pytest.mark.parametrize("implementation", ["lapack", "xla"])
 def test_portraits_of_a_small_model(stories, implementation):
     """Up to this order `divide` is `xla`."""
-    found = jax.jit(lambda A: jk.eig(A, left=True, implementation=implementation), compiler_options=QUICK)(stories)
+    found = jax.jit(lambda A: jk.eig(A, left=True, implementation=implementation))(stories)
     assert np.all(found.status == Status.OK)
     assert np.all(found.residual <= 20)
     for k, A in enumerate(stories):

@@ -12,12 +12,10 @@ from jaxdyn_kernels.refine.arithmetic import DoubleSingle, Pair, Wide, slice_bit
 from jaxdyn_kernels.refine.commutator import solve_commutator
 
 from tests.assertions import assert_schur, assert_triangular
-from tests.kernels.conftest import QUICK
 from tests.matrices import CLASSES, SENSITIVE, matrix
 
 SIZE = 24
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-quick = jax.jit(jk.refine, static_argnames=("residual", "steps"), compiler_options=QUICK)
+quick = jax.jit(jk.refine, static_argnames=("residual", "steps"))
 WIDE = {np.float32: np.float64, np.complex64: np.complex128}
 
 
@@ -218,7 +216,7 @@ class TestRefine:
         A, Q, T = (x[:3] for x in starts(np.float32))
         eager = jax.tree.map(lambda x: x[:3], refined(np.float32, "float64"))
         mapped = jax.vmap(lambda a, q: jk.refine(a, q, T[0], residual="float64"), in_axes=(None, 0))
-        result = jax.jit(mapped, compiler_options=QUICK)(A[0], Q)
+        result = jax.jit(mapped)(A[0], Q)
         assert np.allclose(result.T[0], eager.T[0], rtol=0, atol=1e-13)
         assert np.all(result.converged)
         assert result.robust.tolist() == [False, True, True]

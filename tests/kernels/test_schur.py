@@ -13,7 +13,6 @@ from jaxdyn_kernels import Status, dispatch
 from jaxdyn_kernels.schur import api, lapack, xla
 
 from tests.assertions import assert_same_eigenvalues, assert_schur, assert_triangular, lapack_eig, lapack_schur
-from tests.kernels.conftest import QUICK
 from tests.matrices import CLASSES, matrix, with_spectrum
 
 SIZE = 24
@@ -21,11 +20,10 @@ REAL = [np.float32, np.float64]
 COMPLEX = [np.complex64, np.complex128]
 ALL = [*REAL, *COMPLEX]
 
-pytestmark = pytest.mark.usefixtures("quick_to_compile")
-jitted = jax.jit(jk.schur, static_argnames="implementation")  # as users have it, with all of XLA's optimisation
+jitted = jax.jit(jk.schur, static_argnames="implementation")
 
 
-@functools.partial(jax.jit, static_argnames="implementation", compiler_options=QUICK)
+@functools.partial(jax.jit, static_argnames="implementation")
 def vmapped(A, implementation):
     """A batch along axis 1."""
     return jax.vmap(functools.partial(jk.schur, implementation=implementation), in_axes=1)(A)

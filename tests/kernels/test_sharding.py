@@ -1,14 +1,10 @@
 """A batch spread over devices: the same numbers as on one, and nothing that passes between the devices."""
 
 import json
-import os
 import subprocess
 import sys
-from pathlib import Path
 
-import jaxdyn_kernels as jk
-
-ROOT = Path(jk.__file__).resolve().parents[1]
+from tests.programs import ROOT, environment
 
 CODE = """
 import json
@@ -52,15 +48,8 @@ print(json.dumps(found))
 
 def test_a_batch_over_eight_devices():
     """Under jit only the loops' own ends are agreed on; inside shard_map nothing passes between the devices at all."""
-    environment = {
-        **os.environ,
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0",
-        "JAX_PLATFORMS": "cpu",
-        "PYTHONPATH": str(ROOT),
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", CODE], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600
-    )
+    options = {"cwd": ROOT, "env": environment(devices=8), "capture_output": True, "text": True, "timeout": 600}
+    done = subprocess.run([sys.executable, "-c", CODE], **options)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
     assert found["jit equal"]

@@ -1,9 +1,7 @@
 """Loading at scale: what the host holds meanwhile, and parameters split over a mesh, in processes of their own."""
 
-import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +12,7 @@ from benchmarks.memory import STATUS
 from jaxdyn.errors import InputError
 from jaxdyn.models import load, placement, tensor_file
 from tests.models.tiny import TINY
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.programs import environment
 
 
 @pytest.mark.skipif(not STATUS.exists(), reason="peak memory is read from /proc, which Linux has; run it there")
@@ -94,9 +91,8 @@ for mesh, rules in (
 
 def run(program: str, *arguments: object) -> str:
     """Run a program with four CPU devices; return what it prints."""
-    environment = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=4", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-c", program, *map(str, arguments)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, env=environment(devices=4), capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from jaxdyn import measures, nulls
-from tests.jacobians.cases import jit_once
 from tests.measures.samples import ginibre, orthogonal, pieces
 
 
@@ -18,7 +17,7 @@ def haar_stack(rng, *lead, n):
 
 def test_named_measures_are_those_of_a_reference_decomposition(rng):
     matrices = np.eye(6) + 0.8 * ginibre(rng, 2, 2, 6, 6)
-    expected = jit_once(partial(measures.measure_all, kreiss=False))(**pieces(matrices)._asdict())
+    expected = jax.jit(partial(measures.measure_all, kreiss=False))(**pieces(matrices)._asdict())
     for measure in measures.MEASURES:
         if measure.name == "kreiss_scaled":  # dear, and one more call of what test_pseudospectra.py tests
             continue

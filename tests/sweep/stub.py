@@ -172,6 +172,10 @@ def install(delay: float = 0.0) -> None:
         presets.run_units = lambda *work: compute_units(*work, delay=lambda: time.sleep(delay))  # pyright: ignore
 
 
+PATIENCE = 240.0
+"""Seconds after which a process counts as stuck, on a machine that does other work too."""
+
+
 class Child:
     """A process that does its part of a sweep with stub units."""
 
@@ -193,13 +197,13 @@ class Child:
 
     def wait(self) -> int | None:
         """Wait for its end; its exit code."""
-        self.process.join(60)
+        self.process.join(PATIENCE)
         return self.process.exitcode
 
     def result(self) -> Any:
         """What it returned: the outcome as plain values, or the error's text."""
         try:
-            return self._reader.recv() if self._reader.poll(60) else "silent for a minute"
+            return self._reader.recv() if self._reader.poll(PATIENCE) else f"silent for {PATIENCE} s"
         except EOFError:
             return "gone"
 
@@ -219,7 +223,7 @@ class Starter:
 
     def wait(self) -> int | None:
         """Wait for its end; its exit code."""
-        self._process.join(60)
+        self._process.join(PATIENCE)
         return self._process.exitcode
 
 
@@ -246,7 +250,6 @@ def _child(plan: Plan, process: int, processes: int, options: dict[str, Any], wr
             with_words()
         else:
             real_jacobians(delay)
-        os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"  # compiling costs all the time
         jax.config.update("jax_compilation_cache_dir", str(plan.out.parent / "compiled"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         jax.config.update("jax_num_cpu_devices", devices)

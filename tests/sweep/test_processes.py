@@ -48,7 +48,7 @@ def units_done(plan: Plan) -> int:
     return sum(len(done_units(plan.out / store)) for store in STORES if (plan.out / store).exists())
 
 
-def wait_for(condition, seconds: float = 60.0) -> None:
+def wait_for(condition, seconds: float = stub.PATIENCE) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not come to pass"
@@ -106,6 +106,7 @@ def test_a_process_that_hangs_is_given_up_and_does_no_harm_when_it_wakes(whole: 
         told = other.result()
     finally:
         os.kill(hung.process.pid, signal.SIGCONT)
+    assert isinstance(told, dict), told
     assert told["own_units"] > 6
     assert hung.result()["units"] == 12, "it finds everything done"
     assert (hung.wait(), other.wait()) == (0, 0)

@@ -1,12 +1,10 @@
 """The sweep's step: what crosses between devices in each layout, and that the numbers are those of one device."""
 
 import json
-import os
 import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -23,19 +21,18 @@ from jaxdyn.sharding import Layout, mesh_for
 from jaxdyn.spectra import decompose
 from jaxdyn.sweep.portrait import measure_sample, unit_sums
 from jaxdyn.sweep.step import StepSettings, make_step, read_by_step
+from tests.programs import ROOT, environment
 from tests.sweep.mesh_program import LAYER, LAYOUTS, LLAMA, TOKENS, batch, halves, weights
 
-ROOT = Path(__file__).resolve().parents[2]
 WIDTH, FF, LAYERS, VOCAB = LLAMA.width, LLAMA.ff_dim, LLAMA.layers, LLAMA.vocab
 UNITS_OF_ROUNDING = ("residual", "orthogonality")
 """Ratios of rounding errors to n eps: no two programs agree on them."""
 
 
 def eight_devices(case: str) -> list[dict]:
-    flags = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-    environment = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-m", "tests.sweep.mesh_program", case]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600, check=False)
+    options = {"cwd": ROOT, "env": environment(devices=8), "capture_output": True, "text": True, "timeout": 600}
+    done = subprocess.run(command, **options, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads(line) for line in done.stdout.splitlines()]
 
@@ -146,8 +143,7 @@ def alone(model):
     """The whole step on one device, with singular values."""
     settings = StepSettings(parts=("block", "update"), unit=2, keep_matrices=True)
     step = make_step(LLAMA, mesh_for("one"), "one", settings)
-    once = {"xla_backend_optimization_level": 0}  # compiling costs all the time
-    program = step.jitted.lower(*step.arguments(8, TOKENS, 2, dtype="float64")).compile(once)
+    program = step.jitted.lower(*step.arguments(8, TOKENS, 2, dtype="float64")).compile()
     arrays = (np.asarray(one, np.int32) for one in (*batch(VOCAB), halves(), LAYER))
     return program(read_by_step(model.params), *arrays)
 
@@ -161,7 +157,7 @@ def test_the_portrait_is_that_of_the_stages(model, alone):
     chosen = (starts[:, None] + position).reshape(-1)[[0, 7, 15]]
     J = jacobian(model, acts.select(chosen), layer=LAYER)
     np.testing.assert_allclose(alone.matrices[np.array([0, 7, 15]), 0], J, atol=1e-13)
-    views = jax.jit(portrait, compiler_options={"xla_backend_optimization_level": 0})
+    views = jax.jit(portrait)
     assert set(alone.measures) == {measure.name for measure in MEASURES} - {"kreiss_scaled"}
     for matrix, sample in zip(J, (0, 7, 15), strict=True):
         wanted = views(matrix)
@@ -179,7 +175,7 @@ def test_on_a_tpu_the_portrait_needs_no_singular_value_decomposition(alone):
     settings = StepSettings(parts=("block", "update"))
     assert "svd[" not in str(jax.make_jaxpr(partial(measure_sample, settings, "tpu"))((matrices, form)))
     forced = partial(measure_sample, replace(settings, singular_implementation="bisection"), "cpu")
-    found = jax.jit(forced, compiler_options={"xla_backend_optimization_level": 0})((matrices, form))
+    found = jax.jit(forced)((matrices, form))
     np.testing.assert_allclose(found["singular_values"], alone.singular_values[3], rtol=0, atol=1e-13)
     assert found["measures"].keys() == alone.measures.keys()
     for name, values in found["measures"].items():
