@@ -92,7 +92,7 @@ def case(name: str) -> Case:
         state = lax.fori_loop(first, system.depth, partial(system.step, data), system.begin(data, first, x))
         return system.read(state)
 
-    return Case(hf, model, given, context, through(partial(follow.__wrapped__, system)))
+    return Case(hf, model, given, context, through, jax.jit(partial(follow.__wrapped__, system)))
 
 
 @pytest.mark.parametrize("name", FAMILIES)
