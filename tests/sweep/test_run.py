@@ -15,7 +15,7 @@ from jaxdyn_kernels import Status, cores
 import jaxdyn
 from jaxdyn.activations import tokenise
 from jaxdyn.store import StoreError, done_units
-from jaxdyn.sweep import manifest, presets, run, sweep, worker
+from jaxdyn.sweep import claiming, manifest, presets, run, sweep, worker
 from jaxdyn.sweep.claims import Claims
 from jaxdyn.sweep.log import read_metrics
 from jaxdyn.sweep.manifest import read_manifest
@@ -357,3 +357,30 @@ def test_a_process_of_another_host_is_dead_when_its_heartbeat_stands_still(tmp_p
         near = {**far, "name": "near", "place": json.loads((folder / f"{here.name}.json").read_text())["place"]}
         (folder / "near.json").write_text(json.dumps({**near, "started": "long ago"}))
         assert not here.lives("near"), "its pid is another process now"
+
+
+def test_a_store_that_another_has_finished_meanwhile_is_no_error(
+    whole: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The refusal of the file system that a process meets which was thought dead in its `finish`."""
+    plan, refused, other = dataclasses.replace(whole, out=tmp_path / "out"), [], stub.finish
+
+    def finish(store, *work) -> None:
+        if not refused:
+            refused.append(store.path)
+            other(store, *work)
+        elif store.path == refused[0]:
+            pytest.fail("it is complete")
+        else:
+            refused.append(store.path)
+        if len(refused) <= 2:
+            message = "cannot write: No such file or directory"
+            raise StoreError(message)
+
+    monkeypatch.setattr(claiming, "finish", finish)
+    with pytest.raises(StoreError, match="No such file"):
+        sweep(plan)  # the second store, which nobody has finished
+    assert len(refused) == 2
+    monkeypatch.setattr(claiming, "finish", other)
+    assert sweep(plan).as_dict()["units"] == 12
+    assert_same_bits(whole.out / STORES[0], plan.out / STORES[0])
