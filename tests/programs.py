@@ -23,7 +23,7 @@ def compile_quickly() -> None:
         os.environ["XLA_FLAGS"] = f"{QUICK} {given}".strip()
 
 
-def environment(*, devices: int, **more: str) -> dict[str, str]:
+def environment(*, devices: int) -> dict[str, str]:
     """Return what a program gets that runs on so many devices of this machine's processor."""
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
-    return {**os.environ, "XLA_FLAGS": flags.strip(), "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), **more}
+    return {**os.environ, "XLA_FLAGS": flags.strip(), "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
